@@ -1,0 +1,286 @@
+"""StorageClass parameters, the VolumeContext made of them, and the connection settings inside.
+
+The keys are the Go driver's where it has the same thing, so that its StorageClasses and
+PersistentVolumes go on working. Each key stands once, in :data:`KEYS`, with its rule.
+"""
+
+import ipaddress
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final, Self
+
+from rds_csi.errors import InvalidParameter
+from rds_csi.volume import check_nqn
+
+MAXIMUM_TIMER: Final = 2**31 - 1
+"""The kernel parses these numbers as ``int``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConnectionConfig:
+    """How the kernel keeps a connection: what ``nvme connect`` is told. Times in seconds.
+
+    ``ctrl_loss_tmo``: how long the kernel tries to reconnect; -1 for ever, 0 the kernel's own
+    default. ``reconnect_delay``: the pause between its attempts. ``keep_alive_tmo``: 0 the
+    kernel's own default. ``fast_io_fail_tmo``: how long I/O waits during an outage before it
+    fails; ``None`` for as long as the outage. ``nr_io_queues`` and ``queue_size``: 0 the
+    kernel's own choice.
+    """
+
+    ctrl_loss_tmo: int = -1
+    reconnect_delay: int = 5
+    keep_alive_tmo: int = 0
+    fast_io_fail_tmo: int | None = None
+    nr_io_queues: int = 0
+    queue_size: int = 0
+
+    @classmethod
+    def from_parameters(cls, parameters: Mapping[str, str]) -> Self:
+        """The settings in StorageClass parameters or a VolumeContext; defaults where absent.
+
+        Raises :class:`InvalidParameter` for a value outside its range.
+        """
+        result = cls()
+        for key, rule in KEYS.items():
+            if rule.connection and key in parameters:
+                result = replace(result, **{rule.name: rule.read(key, parameters[key])})
+        return result
+
+    def to_context(self) -> dict[str, str]:
+        """The VolumeContext entries: always the three timers, the others where they are set."""
+        context = {
+            "ctrlLossTmo": str(self.ctrl_loss_tmo),
+            "reconnectDelay": str(self.reconnect_delay),
+            "keepAliveTmo": str(self.keep_alive_tmo),
+        }
+        if self.fast_io_fail_tmo is not None:
+            context["fastIoFailTmo"] = str(self.fast_io_fail_tmo)
+        if self.nr_io_queues:
+            context["nrIoQueues"] = str(self.nr_io_queues)
+        if self.queue_size:
+            context["queueSize"] = str(self.queue_size)
+        return context
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VolumeParameters:
+    """Everything a StorageClass can say. Defaults come from the driver's configuration.
+
+    ``volume_path``: the directory on the RDS for the backing files, without a leading slash.
+    ``fencing``: restrict the export to the publishing node's host NQN.
+    """
+
+    nvme_address: str = ""
+    nvme_port: int = 4420
+    volume_path: str = ""
+    fencing: bool = False
+    connection: ConnectionConfig = field(default_factory=ConnectionConfig)
+
+    @classmethod
+    def parse(cls, parameters: Mapping[str, str], defaults: Self | None = None) -> Self:
+        """The parameters of a StorageClass, over ``defaults``.
+
+        Raises :class:`InvalidParameter` for a key nobody knows, naming those that are known, and
+        for a value outside its range. Keys of Kubernetes itself (``csi.storage.k8s.io/...``,
+        which the provisioner adds) are passed over.
+        """
+        result = defaults if defaults is not None else cls()
+        for key, value in sorted(parameters.items()):
+            if key.startswith("csi.storage.k8s.io/"):
+                continue
+            setter = KEYS.get(key)
+            if setter is None:
+                raise InvalidParameter(
+                    f"unknown StorageClass parameter {key[:128]!r}",
+                    advice=f"known parameters: {', '.join(sorted(KEYS))}",
+                )
+            result = setter.apply(result, key, value)
+        return result
+
+    def to_context(self, nqn: str) -> dict[str, str]:
+        """The VolumeContext: what the node needs to connect, as strings."""
+        return {
+            "nvmeAddress": self.nvme_address,
+            "nvmePort": str(self.nvme_port),
+            "nqn": nqn,
+            "volumePath": self.volume_path,
+            **self.connection.to_context(),
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a volume is exported: the address and port of the RDS, and the subsystem's NQN."""
+
+    address: str
+    port: int
+    nqn: str
+
+    @classmethod
+    def from_contexts(cls, publish: Mapping[str, str], volume: Mapping[str, str]) -> Self:
+        """The target; the PublishContext wins, for it is made anew at each publish.
+
+        A VolumeContext is frozen in the PersistentVolume, an RDS may move to another address.
+        """
+        values = {**volume, **publish}
+        for key in ("nvmeAddress", "nvmePort", "nqn"):
+            if not values.get(key):
+                raise InvalidParameter(f"neither publish_context nor volume_context has {key}")
+        return cls(
+            _address("nvmeAddress", values["nvmeAddress"]),
+            _integer("nvmePort", values["nvmePort"], 1, 65535),
+            check_nqn(values["nqn"]),
+        )
+
+    def to_context(self) -> dict[str, str]:
+        """The PublishContext entries."""
+        return {"nvmeAddress": self.address, "nvmePort": str(self.port), "nqn": self.nqn}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One StorageClass parameter: what it accepts, what it does, and where its value goes."""
+
+    accepts: str
+    meaning: str
+    read: Callable[[str, str], object]
+    name: str
+    connection: bool = False
+
+    def apply(self, parameters: VolumeParameters, key: str, value: str) -> VolumeParameters:
+        """``parameters`` with this one set from its text."""
+        parsed = self.read(key, value)
+        if self.connection:
+            return replace(
+                parameters, connection=replace(parameters.connection, **{self.name: parsed})
+            )
+        return replace(parameters, **{self.name: parsed})  # type: ignore[arg-type]
+
+
+def _integer(key: str, value: str, low: int, high: int) -> int:
+    if not re.fullmatch(r"-?[0-9]{1,10}", value):
+        raise InvalidParameter(f"invalid {key}: {value[:64]!r} is not an integer")
+    number = int(value)
+    if not low <= number <= high:
+        raise InvalidParameter(f"{key} must be from {low} to {high}, not {number}")
+    return number
+
+
+def _bounded(low: int, high: int) -> Callable[[str, str], int]:
+    return lambda key, value: _integer(key, value, low, high)
+
+
+def _ctrl_loss_tmo(key: str, value: str) -> int:
+    number = _integer(key, value, -MAXIMUM_TIMER, MAXIMUM_TIMER)
+    if number < -1:
+        raise InvalidParameter(
+            f"{key} must be -1 (never give up), 0 (the kernel's default) or positive, not {number}"
+        )
+    return number
+
+
+def _reconnect_delay(key: str, value: str) -> int:
+    number = _integer(key, value, -MAXIMUM_TIMER, MAXIMUM_TIMER)
+    if number < 1:
+        raise InvalidParameter(f"{key} must be positive, not {number}")
+    return number
+
+
+def _keep_alive_tmo(key: str, value: str) -> int:
+    number = _integer(key, value, -MAXIMUM_TIMER, MAXIMUM_TIMER)
+    if number < 0:
+        raise InvalidParameter(f"{key} must be non-negative, not {number}")
+    return number
+
+
+def _address(key: str, value: str) -> str:
+    # An address, never a name: the node must not depend on DNS to get its disks back.
+    try:
+        return str(ipaddress.ip_address(value))
+    except ValueError:
+        raise InvalidParameter(f"{key}: {value[:64]!r} is not an IP address") from None
+
+
+def check_volume_path(key: str, value: str) -> str:
+    """A directory on the RDS as ``/file`` spells it: relative, below a pool, no tricks."""
+    path = value.strip("/")
+    parts = path.split("/")
+    if (
+        not re.fullmatch(r"[A-Za-z0-9._/-]{1,200}", path)
+        or any(part in ("", ".", "..") for part in parts)
+        or len(parts) < 2
+    ):
+        raise InvalidParameter(
+            f"{key}: {value[:256]!r} is not a directory below a pool",
+            advice="expected like raid10/csi, of letters, digits, '.', '_' and '-'",
+        )
+    return path
+
+
+def _fencing(key: str, value: str) -> bool:
+    if value not in ("none", "hostNqn"):
+        raise InvalidParameter(f"{key} must be none or hostNqn, not {value[:64]!r}")
+    return value == "hostNqn"
+
+
+KEYS: Final[Mapping[str, Key]] = {
+    "nvmeAddress": Key(
+        "an IP address", "where the RDS exports volumes to the nodes", _address, "nvme_address"
+    ),
+    "nvmePort": Key(
+        "1 to 65535", "the port of the export", _bounded(1, 65535), "nvme_port"
+    ),
+    "volumePath": Key(
+        "pool/directory", "where on the RDS the files lie", check_volume_path, "volume_path"
+    ),
+    "fencing": Key(
+        "none or hostNqn",
+        "hostNqn restricts the export to the host NQN of the publishing node",
+        _fencing,
+        "fencing",
+    ),
+    "ctrlLossTmo": Key(
+        "-1, 0 or more",
+        "seconds the kernel tries to reconnect; -1 for ever, 0 its own default",
+        _ctrl_loss_tmo,
+        "ctrl_loss_tmo",
+        connection=True,
+    ),
+    "reconnectDelay": Key(
+        "1 or more",
+        "seconds between the kernel's attempts to reconnect",
+        _reconnect_delay,
+        "reconnect_delay",
+        connection=True,
+    ),
+    "keepAliveTmo": Key(
+        "0 or more",
+        "seconds without an answer until the connection counts as lost; 0 the kernel's default",
+        _keep_alive_tmo,
+        "keep_alive_tmo",
+        connection=True,
+    ),
+    "fastIoFailTmo": Key(
+        "0 or more",
+        "seconds of outage after which waiting I/O fails; absent: it waits as long as it takes",
+        _bounded(0, MAXIMUM_TIMER),
+        "fast_io_fail_tmo",
+        connection=True,
+    ),
+    "nrIoQueues": Key(
+        "1 to 1024",
+        "I/O queues of a connection; absent: one per CPU",
+        _bounded(1, 1024),
+        "nr_io_queues",
+        connection=True,
+    ),
+    "queueSize": Key(
+        "16 to 1024",
+        "entries of a queue; absent: 128",
+        _bounded(16, 1024),
+        "queue_size",
+        connection=True,
+    ),
+}
+"""Every StorageClass parameter. The reference in ``docs/`` is generated from this table."""
