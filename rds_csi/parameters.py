@@ -8,7 +8,7 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from rds_csi.errors import InvalidParameter
 from rds_csi.volume import check_nqn
@@ -41,11 +41,12 @@ class ConnectionConfig:
 
         Raises :class:`InvalidParameter` for a value outside its range.
         """
-        result = cls()
-        for key, rule in KEYS.items():
-            if rule.connection and key in parameters:
-                result = replace(result, **{rule.name: rule.read(key, parameters[key])})
-        return result
+        values = {
+            rule.name: rule.read(key, parameters[key])
+            for key, rule in KEYS.items()
+            if rule.connection and key in parameters
+        }
+        return cls(**values)
 
     def to_context(self) -> dict[str, str]:
         """The VolumeContext entries: always the three timers, the others where they are set."""
@@ -78,7 +79,9 @@ class VolumeParameters:
     connection: ConnectionConfig = field(default_factory=ConnectionConfig)
 
     @classmethod
-    def parse(cls, parameters: Mapping[str, str], defaults: Self | None = None) -> Self:
+    def parse(
+        cls, parameters: Mapping[str, str], defaults: "VolumeParameters | None" = None
+    ) -> "VolumeParameters":
         """The parameters of a StorageClass, over ``defaults``.
 
         Raises :class:`InvalidParameter` for a key nobody knows, naming those that are known, and
@@ -144,18 +147,16 @@ class Key:
 
     accepts: str
     meaning: str
-    read: Callable[[str, str], object]
+    read: Callable[[str, str], Any]
     name: str
     connection: bool = False
 
     def apply(self, parameters: VolumeParameters, key: str, value: str) -> VolumeParameters:
         """``parameters`` with this one set from its text."""
-        parsed = self.read(key, value)
+        change = {self.name: self.read(key, value)}
         if self.connection:
-            return replace(
-                parameters, connection=replace(parameters.connection, **{self.name: parsed})
-            )
-        return replace(parameters, **{self.name: parsed})  # type: ignore[arg-type]
+            change = {"connection": replace(parameters.connection, **change)}
+        return replace(parameters, **change)
 
 
 def _integer(key: str, value: str, low: int, high: int) -> int:
@@ -228,9 +229,7 @@ KEYS: Final[Mapping[str, Key]] = {
     "nvmeAddress": Key(
         "an IP address", "where the RDS exports volumes to the nodes", _address, "nvme_address"
     ),
-    "nvmePort": Key(
-        "1 to 65535", "the port of the export", _bounded(1, 65535), "nvme_port"
-    ),
+    "nvmePort": Key("1 to 65535", "the port of the export", _bounded(1, 65535), "nvme_port"),
     "volumePath": Key(
         "pool/directory", "where on the RDS the files lie", check_volume_path, "volume_path"
     ),

@@ -195,7 +195,7 @@ class Capability:
 
 @dataclass(frozen=True, slots=True, order=True)
 class Publication:
-    """One node that has the volume: its id, the mode it was published with, and read-only or not."""
+    """One node that has the volume: its id, the mode of its publish, and read-only or not."""
 
     node: str
     mode: AccessMode
@@ -209,7 +209,7 @@ class Publication:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What stands in the ``comment`` of a volume's ``/disk`` entry.
+    r"""What stands in the ``comment`` of a volume's ``/disk`` entry.
 
     ``owner`` is ``<driver name>/<cluster id>``: an entry with another owner is never touched.
     ``created`` is in seconds since 1970. ``access`` is ``block``, ``ext4`` or ``xfs``: what the
@@ -217,7 +217,7 @@ class Record:
 
     The text is one line of ``key=value`` words behind a version word. Everything outside
     ``[A-Za-z0-9._~-]`` is percent-encoded, so the text is plain ASCII without quotes, spaces
-    inside values, ``$`` or ``\\``. The owner comes first, so that a script on the RDS proves
+    inside values, ``$`` or ``\``. The owner comes first, so that a script on the RDS proves
     ownership by comparing a prefix, and the nodes last, so that it proves "published nowhere"
     by the end.
     """
