@@ -1,0 +1,177 @@
+"""The driver's settings: frozen, checked once, in words a person understands.
+
+Every setting is a command-line flag and an environment variable (``--rds-address`` and
+``RDS_CSI_RDS_ADDRESS``); ``cli.py`` makes both. What the settings mean to a room is that
+room's own dataclass; this module holds what the user says and checks it as a whole.
+"""
+
+import re
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from rds_csi.errors import InvalidParameter, InvalidRequest
+from rds_csi.parameters import VolumeParameters
+from rds_csi.volume import check_node_id, check_nqn
+
+DEFAULT_DRIVER_NAME: Final = "csi.rds-csi.io"
+DEFAULT_NQN_PREFIX: Final = "nqn.2000-02.com.mikrotik"
+_DRIVER_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+_CLUSTER_ID: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+MAXIMUM_SOCKET_PATH: Final = 107
+"""Bytes; Linux ``sockaddr_un.sun_path``."""
+
+
+class ConfigurationError(Exception):
+    """A setting is missing or wrong; the text names it and says what is expected."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DriverConfig:
+    """What both services share.
+
+    ``cluster_id`` tells this cluster's volumes from another's on the same RDS: it is part of
+    every ownership record and must never change. ``drain_budget`` is in seconds and must leave
+    room inside the pod's grace period of 30 s.
+    """
+
+    endpoint: Path
+    cluster_id: str
+    driver_name: str = DEFAULT_DRIVER_NAME
+    nqn_prefix: str = DEFAULT_NQN_PREFIX
+    metrics_address: str = ""
+    drain_budget: float = 20.0
+    operation_timeout: float = 110.0
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without touching anything."""
+        if not _DRIVER_NAME.fullmatch(self.driver_name):
+            raise ConfigurationError(
+                f"--driver-name {self.driver_name!r} is not a domain name of at most 63 characters"
+            )
+        if not _CLUSTER_ID.fullmatch(self.cluster_id):
+            raise ConfigurationError(
+                "--cluster-id must be 1 to 64 letters, digits, '.', '_' or '-': it marks this "
+                "cluster's volumes on the RDS and must never change"
+            )
+        try:
+            check_nqn(f"{self.nqn_prefix}:pvc-{'0' * 28}")
+        except InvalidRequest as error:
+            raise ConfigurationError(f"--nqn-prefix {self.nqn_prefix!r}: {error}") from None
+        if not self.endpoint.is_absolute() or self.endpoint.suffix != ".sock":
+            raise ConfigurationError(
+                f"--endpoint {str(self.endpoint)!r} is not the absolute path of a .sock file"
+            )
+        if len(str(self.endpoint).encode()) > MAXIMUM_SOCKET_PATH:
+            raise ConfigurationError(
+                f"--endpoint is longer than the {MAXIMUM_SOCKET_PATH} bytes a socket may have"
+            )
+        _positive("--drain-budget", self.drain_budget)
+        _positive("--operation-timeout", self.operation_timeout)
+
+    @property
+    def owner(self) -> str:
+        """Who owns the volumes: what stands in each ownership record."""
+        return f"{self.driver_name}/{self.cluster_id}"
+
+    def nqn(self, volume_id: str) -> str:
+        """The NQN under which a volume is exported."""
+        return f"{self.nqn_prefix}:{volume_id}"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerConfig:
+    """What the controller service needs: how to reach the RDS and where volumes go.
+
+    ``rds_host_keys`` are OpenSSH public keys, one pinned per key the RDS may show.
+    ``reserve`` bytes of the pool stay free. Key and host keys come from files or values; their
+    contents never show in a ``repr``.
+    """
+
+    rds_address: str
+    rds_user: str
+    rds_key_file: Path
+    rds_port: int = 22
+    rds_host_keys: tuple[str, ...] = field(default=(), repr=False)
+    rds_accept_any_host_key: bool = False
+    rds_channels: int = 4
+    defaults: VolumeParameters = field(default_factory=VolumeParameters)
+    reserve: int = 1024**3
+    list_page: int = 500
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without touching anything."""
+        if not self.rds_address:
+            raise ConfigurationError("--rds-address is missing: the address of the RDS's SSH")
+        if not self.rds_user:
+            raise ConfigurationError("--rds-user is missing: the RouterOS user")
+        if not self.rds_host_keys and not self.rds_accept_any_host_key:
+            raise ConfigurationError(
+                "--rds-host-key or --rds-host-key-file is missing: without the RDS's public key "
+                "anybody on the network could pose as the RDS (on the RDS: /ip/ssh/print)"
+            )
+        if not self.defaults.nvme_address:
+            raise ConfigurationError(
+                "--nvme-address is missing: the IP address at which nodes reach the volumes"
+            )
+        if not self.defaults.volume_path:
+            raise ConfigurationError(
+                "--volume-path is missing: the directory for volumes, like raid10/csi"
+            )
+        if not 1 <= self.rds_channels <= 20:
+            raise ConfigurationError("--rds-channels must be from 1 to 20")
+        if self.reserve < 0:
+            raise ConfigurationError("--reserve must not be negative")
+        if not 1 <= self.list_page <= 1000:
+            raise ConfigurationError(
+                "--list-page must be from 1 to 1000: larger answers pass the clients' 4 MiB limit"
+            )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeConfig:
+    """What the node service needs.
+
+    ``state_dir`` is a directory of the host that outlives the pod. ``max_volumes`` 0 leaves the
+    scheduler unlimited.
+    """
+
+    node_id: str
+    kubelet_dir: Path = Path("/var/lib/kubelet")
+    state_dir: Path = Path("/var/lib/rds-csi")
+    max_volumes: int = 0
+    connects: int = 8
+    reap_interval: float = 600.0
+    reap_grace: float = 300.0
+
+    def __post_init__(self) -> None:
+        """Check what can be checked without touching anything."""
+        try:
+            check_node_id(self.node_id)
+        except InvalidRequest as error:
+            raise ConfigurationError(f"--node-id: {error}") from None
+        for flag, path in (("--kubelet-dir", self.kubelet_dir), ("--state-dir", self.state_dir)):
+            if not path.is_absolute() or ".." in path.parts:
+                raise ConfigurationError(f"{flag} {str(path)!r} is not an absolute path")
+        if self.max_volumes < 0:
+            raise ConfigurationError("--max-volumes must not be negative")
+        if not 1 <= self.connects <= 64:
+            raise ConfigurationError("--connects must be from 1 to 64")
+        _positive("--reap-interval", self.reap_interval)
+        _positive("--reap-grace", self.reap_grace)
+
+
+def volume_defaults(values: dict[str, str]) -> VolumeParameters:
+    """The defaults of the StorageClass parameters, from their texts; absent ones are empty.
+
+    Raises :class:`ConfigurationError` naming the flag.
+    """
+    try:
+        return VolumeParameters.parse({key: value for key, value in values.items() if value})
+    except InvalidParameter as error:
+        raise ConfigurationError(str(error)) from None
+
+
+def _positive(flag: str, value: float) -> None:
+    if value <= 0:
+        raise ConfigurationError(f"{flag} must be positive")

@@ -1,0 +1,80 @@
+"""Who may have a volume."""
+
+from itertools import product
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rds_csi.errors import InvalidRequest, NodeNotFound, VolumeInUse, VolumeMismatch
+from rds_csi.fencing import admit, check_node, make_node_id
+from rds_csi.volume import AccessMode, Capability, Record
+
+RECORD = Record(owner="d/c", name="v", created=1, access="block")
+
+
+def block(mode: AccessMode) -> Capability:
+    return Capability(access_type="block", mode=mode)
+
+
+@given(st.text(min_size=1, max_size=60).filter(str.isprintable))
+def test_a_node_id_proves_its_cluster(name: str) -> None:
+    node = make_node_id("cluster", name)
+    assert check_node("cluster", node) == node
+    with pytest.raises(NodeNotFound, match="cluster-id"):
+        check_node("other", node)
+
+
+@pytest.mark.parametrize("node", ["worker-1", "worker-1.00000000", ".", "some-fake-node-id"])
+def test_other_node_ids_are_unknown(node: str) -> None:
+    with pytest.raises(NodeNotFound):
+        check_node("cluster", node)
+
+
+def test_a_node_name_too_long_for_its_tag() -> None:
+    with pytest.raises(InvalidRequest):
+        make_node_id("cluster", "n" * 250)
+    assert len(make_node_id("cluster", "n" * 247)) == 256
+
+
+def test_the_same_node_again_changes_nothing() -> None:
+    held = admit(RECORD, "a", block(AccessMode(1)), readonly=False, volume="v")
+    assert admit(held, "a", block(AccessMode(1)), readonly=False, volume="v") == held
+
+
+@pytest.mark.parametrize(("mode", "readonly"), [(2, False), (1, True), (5, False)])
+def test_the_same_node_in_another_way(mode: int, readonly: bool) -> None:
+    held = admit(RECORD, "a", block(AccessMode(1)), readonly=False, volume="v")
+    with pytest.raises(VolumeMismatch, match="SINGLE_NODE_WRITER"):
+        admit(held, "a", block(AccessMode(mode)), readonly=readonly, volume="v")
+
+
+@pytest.mark.parametrize(("one", "two"), list(product(AccessMode, AccessMode)))
+def test_two_nodes_share_only_where_both_modes_say_so(one: AccessMode, two: AccessMode) -> None:
+    held = admit(RECORD, "a", block(one), readonly=False, volume="v")
+    allowed = {
+        (AccessMode.MULTI_NODE_READER_ONLY, AccessMode.MULTI_NODE_READER_ONLY),
+        (AccessMode.MULTI_NODE_MULTI_WRITER, AccessMode.MULTI_NODE_MULTI_WRITER),
+    }
+    if (one, two) in allowed:
+        both = admit(held, "b", block(two), readonly=False, volume="v")
+        assert [entry.node for entry in both.nodes] == ["a", "b"]
+    else:
+        with pytest.raises(VolumeInUse, match=r"published to a \("):
+            admit(held, "b", block(two), readonly=False, volume="v")
+
+
+def test_one_writer_among_readers() -> None:
+    mode = block(AccessMode.MULTI_NODE_SINGLE_WRITER)
+    writer = admit(RECORD, "a", mode, readonly=False, volume="v")
+    both = admit(writer, "b", mode, readonly=True, volume="v")
+    with pytest.raises(VolumeInUse, match="a "):
+        admit(both, "c", mode, readonly=False, volume="v")
+
+
+def test_every_holder_in_the_way_is_named() -> None:
+    mode = block(AccessMode.MULTI_NODE_MULTI_WRITER)
+    held = admit(RECORD, "a", mode, readonly=False, volume="v")
+    held = admit(held, "b", mode, readonly=False, volume="v")
+    with pytest.raises(VolumeInUse, match=r"a .*b "):
+        admit(held, "c", block(AccessMode(1)), readonly=False, volume="v")
