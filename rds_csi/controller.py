@@ -1,0 +1,360 @@
+"""The Controller service: volumes on the RDS, and who has them.
+
+It keeps nothing: each answer comes from the RDS, and each change is made there.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+import structlog
+
+from rds_csi import messages
+from rds_csi.clock import Clock, SystemClock
+from rds_csi.csi import v1 as csi
+from rds_csi.errors import (
+    BadToken,
+    InvalidParameter,
+    InvalidRequest,
+    NotOurs,
+    SizeOutOfRange,
+    VolumeMismatch,
+    VolumeNotFound,
+)
+from rds_csi.fencing import READONLY_KEY, admit, check_node
+from rds_csi.parameters import Target, VolumeParameters
+from rds_csi.records import Records
+from rds_csi.routeros.disks import Disk, Disks
+from rds_csi.volume import (
+    MAXIMUM_SIZE,
+    MINIMUM_SIZE,
+    Capability,
+    CapacityRange,
+    Record,
+    check_name,
+    is_volume_id,
+    owner_tag,
+    volume_id,
+)
+
+log = structlog.get_logger(__name__)
+
+_LISTING_AGE: Final = 60.0
+"""Seconds for which the later pages of a listing come from its first page's answer."""
+
+_Rpc = csi.ControllerServiceCapabilityRpcType
+_CAPABILITIES: Final = (
+    _Rpc.CREATE_DELETE_VOLUME,
+    _Rpc.PUBLISH_UNPUBLISH_VOLUME,
+    _Rpc.LIST_VOLUMES,
+    _Rpc.GET_CAPACITY,
+    _Rpc.PUBLISH_READONLY,
+    _Rpc.EXPAND_VOLUME,
+    _Rpc.LIST_VOLUMES_PUBLISHED_NODES,
+    _Rpc.GET_VOLUME,
+    _Rpc.SINGLE_NODE_MULTI_WRITER,
+)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ControllerSettings:
+    """``owner`` marks our records; ``reserve`` is in bytes, ``list_page`` in volumes."""
+
+    owner: str
+    cluster_id: str
+    nqn_prefix: str
+    defaults: VolumeParameters
+    reserve: int = 0
+    list_page: int = 500
+
+
+class Controller(csi.ControllerBase):
+    """CSI Controller over a ``Disks`` backend."""
+
+    def __init__(
+        self, disks: Disks, settings: ControllerSettings, clock: Clock | None = None
+    ) -> None:
+        self._disks = disks
+        self._settings = settings
+        self._clock = clock or SystemClock()
+        self._records = Records(disks, settings.owner, settings.cluster_id, self._clock)
+        self._listing: tuple[float, list[Disk]] = (float("-inf"), [])
+
+    # Volumes
+
+    async def create_volume(self, message: csi.CreateVolumeRequest) -> csi.CreateVolumeResponse:
+        """Create the volume of that name, or find it: the name alone decides which it is."""
+        name = check_name(message.name)
+        wanted = tuple(messages.supported(each) for each in message.volume_capabilities)
+        if not wanted:
+            raise InvalidRequest("volume_capabilities is empty")
+        parameters = self._parameters(message.parameters)
+        if message.mutable_parameters:
+            raise InvalidParameter(
+                "no parameter can be changed later: mutable_parameters must be empty"
+            )
+        if message.volume_content_source is not None:
+            raise InvalidRequest("volume_content_source: snapshots and clones are not offered")
+        capacity = messages.capacity_range(message.capacity_range)
+        slot = volume_id(name)
+        record = Record(
+            owner=self._settings.owner,
+            name=name,
+            created=int(self._clock.now()),
+            access=_access(wanted),
+            fencing=parameters.fencing,
+        )
+        disk, existed = await self._disks.create(
+            slot=slot,
+            size=capacity.size(),
+            file_path=self._file_path(parameters, slot),
+            nqn=self._nqn(slot),
+            port=parameters.nvme_port,
+            record=record,
+        )
+        if existed:
+            _require_same(disk, record, parameters, capacity)
+        self._records.remember(disk)
+        return csi.CreateVolumeResponse(
+            volume=csi.Volume(
+                capacity_bytes=disk.size,
+                volume_id=slot,
+                volume_context=replace(parameters, nvme_port=disk.port).to_context(disk.nqn),
+            )
+        )
+
+    async def delete_volume(self, message: csi.DeleteVolumeRequest) -> csi.DeleteVolumeResponse:
+        """Delete the disk and its file; what is not there is deleted already."""
+        slot = _required(message.volume_id)
+        if is_volume_id(slot):
+            self._records.forget(slot)
+            await self._disks.delete(slot)
+        return csi.DeleteVolumeResponse()
+
+    async def controller_expand_volume(
+        self, message: csi.ControllerExpandVolumeRequest
+    ) -> csi.ControllerExpandVolumeResponse:
+        """Grow the volume; one that is large enough stays as it is.
+
+        The node always has to follow: a file system that was not grown after an earlier call
+        would otherwise stay small for ever.
+        """
+        slot = _existing(message.volume_id)
+        if message.capacity_range is None:
+            raise InvalidRequest("capacity_range is missing", volume=slot)
+        capacity = messages.capacity_range(message.capacity_range)
+        if not capacity.required:
+            raise InvalidRequest("capacity_range.required_bytes is missing", volume=slot)
+        disk = await self._disks.expand(slot, capacity.size())
+        self._records.remember(disk)
+        if not capacity.allows(disk.size):
+            raise SizeOutOfRange(
+                f"it has {disk.size} bytes, above limit_bytes {capacity.limit}; volumes never "
+                "shrink",
+                volume=slot,
+            )
+        return csi.ControllerExpandVolumeResponse(
+            capacity_bytes=disk.size, node_expansion_required=True
+        )
+
+    # Who has it
+
+    async def controller_publish_volume(
+        self, message: csi.ControllerPublishVolumeRequest
+    ) -> csi.ControllerPublishVolumeResponse:
+        """Record the node as a holder and open the export, if the other holders allow it."""
+        _required(message.volume_id)
+        if not message.node_id:
+            raise InvalidRequest("node_id is missing")
+        capability = messages.supported(message.volume_capability)
+        slot = _existing(message.volume_id)
+        node = check_node(self._settings.cluster_id, message.node_id)
+
+        def admitted(record: Record) -> Record:
+            return admit(record, node, capability, readonly=message.readonly, volume=slot)
+
+        disk = await self._records.change(slot, admitted)
+        address = message.volume_context.get("nvmeAddress") or self._settings.defaults.nvme_address
+        context = Target(address, disk.port, disk.nqn).to_context()
+        if message.readonly:
+            context[READONLY_KEY] = "true"
+        return csi.ControllerPublishVolumeResponse(publish_context=context)
+
+    async def controller_unpublish_volume(
+        self, message: csi.ControllerUnpublishVolumeRequest
+    ) -> csi.ControllerUnpublishVolumeResponse:
+        """Strike the node (all nodes, when none is named) and close the export after the last."""
+        slot = _required(message.volume_id)
+        if is_volume_id(slot):
+            try:
+                await self._records.change(
+                    slot, lambda record: record.without_node(message.node_id)
+                )
+            except VolumeNotFound:
+                # The RDS answered that it does not exist: nobody can have it.
+                log.info("unpublish of a volume that does not exist", volume=slot)
+        return csi.ControllerUnpublishVolumeResponse()
+
+    # Questions
+
+    async def validate_volume_capabilities(
+        self, message: csi.ValidateVolumeCapabilitiesRequest
+    ) -> csi.ValidateVolumeCapabilitiesResponse:
+        """Confirm what we could serve; say of the rest why not."""
+        _required(message.volume_id)
+        wanted = messages.capabilities(message.volume_capabilities)
+        self._records.remember(await self._disks.get(_existing(message.volume_id)))
+        refused = next((why for each in wanted if (why := each.unsupported())), "")
+        if not refused:
+            try:
+                self._parameters(message.parameters)
+            except InvalidParameter as error:
+                refused = str(error)
+        if refused:
+            return csi.ValidateVolumeCapabilitiesResponse(message=refused)
+        return csi.ValidateVolumeCapabilitiesResponse(
+            confirmed=csi.ValidateVolumeCapabilitiesResponseConfirmed(
+                volume_context=message.volume_context,
+                volume_capabilities=message.volume_capabilities,
+                parameters=message.parameters,
+            )
+        )
+
+    async def controller_get_volume(
+        self, message: csi.ControllerGetVolumeRequest
+    ) -> csi.ControllerGetVolumeResponse:
+        """One volume and the nodes that have it."""
+        _required(message.volume_id)
+        disk = await self._disks.get(_existing(message.volume_id))
+        self._records.remember(disk)
+        return csi.ControllerGetVolumeResponse(
+            volume=csi.Volume(capacity_bytes=disk.size, volume_id=disk.slot),
+            status=csi.ControllerGetVolumeResponseVolumeStatus(published_node_ids=_nodes(disk)),
+        )
+
+    async def list_volumes(self, message: csi.ListVolumesRequest) -> csi.ListVolumesResponse:
+        """Our volumes in the order of their ids, a page at a time.
+
+        The token is the last id of the page before, so a listing survives a restart and no
+        volume is passed over because another was deleted meanwhile.
+        """
+        if message.max_entries < 0:
+            raise InvalidRequest("max_entries is negative")
+        after = message.starting_token
+        if after and not is_volume_id(after):
+            raise BadToken(
+                f"starting_token {after[:64]!r} is not one of ours", advice="list from the start"
+            )
+        page = min(message.max_entries or self._settings.list_page, self._settings.list_page)
+        rest = [disk for disk in await self._listed(first=not after) if disk.slot > after]
+        return csi.ListVolumesResponse(
+            entries=[
+                csi.ListVolumesResponseEntry(
+                    volume=csi.Volume(capacity_bytes=disk.size, volume_id=disk.slot),
+                    status=csi.ListVolumesResponseVolumeStatus(published_node_ids=_nodes(disk)),
+                )
+                for disk in rest[:page]
+            ],
+            next_token=rest[page - 1].slot if len(rest) > page else "",
+        )
+
+    async def _listed(self, *, first: bool) -> list[Disk]:
+        since, disks = self._listing
+        if first or self._clock.monotonic() - since > _LISTING_AGE:
+            disks = sorted(await self._disks.list(), key=lambda disk: disk.slot)
+            self._listing = (self._clock.monotonic(), disks)
+        return disks
+
+    async def get_capacity(self, message: csi.GetCapacityRequest) -> csi.GetCapacityResponse:
+        """What is free in the pool of these parameters, less the reserve."""
+        parameters = self._parameters(message.parameters)
+        wanted = [messages.capability(each) for each in message.volume_capabilities]
+        if any(each.unsupported() for each in wanted):
+            return csi.GetCapacityResponse(available_capacity=0, maximum_volume_size=0)
+        pool = await self._disks.capacity(parameters.volume_path)
+        available = max(0, pool.free - self._settings.reserve)
+        return csi.GetCapacityResponse(
+            available_capacity=available,
+            maximum_volume_size=min(available, MAXIMUM_SIZE),
+            minimum_volume_size=MINIMUM_SIZE,
+        )
+
+    async def controller_get_capabilities(
+        self,
+        message: csi.ControllerGetCapabilitiesRequest,  # noqa: ARG002 - the RPC's signature
+    ) -> csi.ControllerGetCapabilitiesResponse:
+        """What this service offers."""
+        return csi.ControllerGetCapabilitiesResponse(
+            capabilities=[
+                csi.ControllerServiceCapability(rpc=csi.ControllerServiceCapabilityRpc(type=each))
+                for each in _CAPABILITIES
+            ]
+        )
+
+    # Small things
+
+    def _parameters(self, parameters: Mapping[str, str]) -> VolumeParameters:
+        return VolumeParameters.parse(parameters, self._settings.defaults)
+
+    def _file_path(self, parameters: VolumeParameters, slot: str) -> str:
+        return f"{parameters.volume_path}/{slot}-{owner_tag(self._settings.owner)}.img"
+
+    def _nqn(self, slot: str) -> str:
+        return f"{self._settings.nqn_prefix}:{slot}"
+
+
+def _required(slot: str) -> str:
+    if not slot:
+        raise InvalidRequest("volume_id is missing")
+    return slot
+
+
+def _existing(slot: str) -> str:
+    """The id, if a volume could have it: any other is of no volume (never sent to the RDS)."""
+    if not is_volume_id(_required(slot)):
+        raise VolumeNotFound("no volume has such an id", volume=slot[:128])
+    return slot
+
+
+def _access(wanted: tuple[Capability, ...]) -> str:
+    """What the record says the volume is for: ``block``, or the file system."""
+    kinds = sorted({each.file_system or "block" for each in wanted})
+    if len(kinds) > 1:
+        raise InvalidRequest(f"one volume cannot be {' and '.join(kinds)}")
+    return kinds[0]
+
+
+def _nodes(disk: Disk) -> list[str]:
+    return [entry.node for entry in disk.record.nodes] if disk.record else []
+
+
+def _require_same(
+    disk: Disk, record: Record, parameters: VolumeParameters, capacity: CapacityRange
+) -> None:
+    """Raise :class:`VolumeMismatch` unless the disk is what this request would have made."""
+    found = disk.record
+    if found is None or found.owner != record.owner:
+        raise NotOurs(
+            f"slot {disk.slot} is taken by a disk that is not ours: {disk.comment[:200]!r}",
+            volume=disk.slot,
+        )
+    differences = [
+        f"{what} {has!r} instead of {wanted!r}"
+        for what, has, wanted in (
+            ("name", found.name, record.name),
+            ("access", found.access, record.access),
+            ("fencing", found.fencing, record.fencing),
+            ("volumePath", disk.file_path.rpartition("/")[0], parameters.volume_path),
+            ("nvmePort", disk.port, parameters.nvme_port),
+        )
+        if has != wanted
+    ]
+    if not capacity.allows(disk.size):
+        differences.append(
+            f"{disk.size} bytes, outside of {capacity.required} to {capacity.limit or 'any'}"
+        )
+    if differences:
+        raise VolumeMismatch(
+            f"a volume named {record.name!r} exists with {'; '.join(differences)}",
+            volume=disk.slot,
+        )

@@ -1,0 +1,115 @@
+"""The ownership records on the RDS: adopted, changed by compare-and-set, never guessed.
+
+What is remembered here of a volume is only the RDS's last answer. It saves the read before a
+compare-and-set; the RDS decides whether it still holds.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable
+from typing import Final
+
+import structlog
+
+from rds_csi.clock import Clock
+from rds_csi.errors import (
+    ConcurrentChange,
+    NotOurs,
+    VolumeInUse,
+    VolumeMismatch,
+)
+from rds_csi.nvme.host import host_identity
+from rds_csi.routeros.disks import Disk, Disks
+from rds_csi.volume import Record, is_legacy_id
+
+log = structlog.get_logger(__name__)
+
+_ATTEMPTS: Final = 5
+"""How often a compare-and-set is repeated when somebody else was faster."""
+_REMEMBERED: Final = 4096
+
+
+class Records:
+    """The records of our volumes, over a ``Disks`` backend."""
+
+    def __init__(self, disks: Disks, owner: str, cluster_id: str, clock: Clock) -> None:
+        self._disks = disks
+        self._owner = owner
+        self._cluster_id = cluster_id
+        self._clock = clock
+        self._known: OrderedDict[str, Disk] = OrderedDict()
+
+    def remember(self, disk: Disk) -> None:
+        """Keep the RDS's answer for the next change."""
+        self._known[disk.slot] = disk
+        self._known.move_to_end(disk.slot)
+        if len(self._known) > _REMEMBERED:
+            self._known.popitem(last=False)
+
+    def forget(self, slot: str) -> None:
+        """Drop what was remembered: the volume is about to go."""
+        self._known.pop(slot, None)
+
+    async def change(self, slot: str, change: Callable[[Record], Record]) -> Disk:
+        """Write ``change`` of the record back, and open or close the export accordingly.
+
+        A refusal by ``change`` is only believed of a state just read: what is remembered may be
+        outdated. Raises what ``change`` raises, :class:`NotOurs`, :class:`VolumeNotFound`, and
+        :class:`ConcurrentChange` when others were faster every time.
+        """
+        disk = self._known.get(slot)
+        fresh = disk is None
+        if disk is None:
+            disk = await self._disks.get(slot)
+        for _ in range(_ATTEMPTS):
+            try:
+                record = change(self._record(disk))
+            except (NotOurs, VolumeInUse, VolumeMismatch):
+                if fresh:
+                    raise
+                disk, fresh = await self._disks.get(slot), True
+                continue
+            try:
+                return await self._write(disk, record)
+            except ConcurrentChange as conflict:
+                if conflict.disk is None:
+                    raise
+                disk, fresh = conflict.disk, True
+        raise ConcurrentChange(
+            f"its record changed under each of {_ATTEMPTS} attempts to write it",
+            volume=slot,
+            advice="does another controller run for this cluster id?",
+        )
+
+    async def _write(self, disk: Disk, record: Record) -> Disk:
+        # Forgotten first: should this be cut off, nobody knows what stands there now.
+        self.forget(disk.slot)
+        changed = await self._disks.change(
+            disk.slot,
+            disk.comment,
+            record,
+            exported=bool(record.nodes),
+            allowed_host=self._allowed_host(record),
+        )
+        self.remember(changed)
+        return changed
+
+    def _record(self, disk: Disk) -> Record:
+        """The volume's record; one made new for a volume of the Go driver, which has none."""
+        if disk.record is not None and disk.record.owner == self._owner:
+            return disk.record
+        if disk.record is None and not disk.comment and is_legacy_id(disk.slot):
+            log.info("adopting a volume of the Go driver", volume=disk.slot)
+            return Record(
+                owner=self._owner, name=disk.slot, created=int(self._clock.now()), access=""
+            )
+        raise NotOurs(
+            f"its record on the RDS is not ours: {disk.comment[:200]!r}",
+            volume=disk.slot,
+            advice=f"ours begins with owner {self._owner!r}; see --cluster-id",
+        )
+
+    def _allowed_host(self, record: Record) -> str:
+        """Whom the export is restricted to; RouterOS documents no way to name several hosts."""
+        if not record.fencing or len(record.nodes) != 1:
+            return ""
+        return host_identity(self._cluster_id, record.nodes[0].node).nqn
