@@ -1,1 +1,3 @@
-"""A Kubernetes CSI driver for MikroTik ROSE Data Server: files on the RDS, exported over NVMe/TCP."""
+"""A Kubernetes CSI driver for MikroTik ROSE Data Server: files exported over NVMe/TCP."""
+
+__version__ = "0.1.0"

@@ -24,7 +24,7 @@ from rds_csi.errors import (
 from rds_csi.fencing import READONLY_KEY, admit, check_node
 from rds_csi.parameters import Target, VolumeParameters
 from rds_csi.records import Records
-from rds_csi.routeros.disks import Disk, Disks
+from rds_csi.routeros import Disk, Disks
 from rds_csi.volume import (
     MAXIMUM_SIZE,
     MINIMUM_SIZE,
@@ -33,7 +33,6 @@ from rds_csi.volume import (
     Record,
     check_name,
     is_volume_id,
-    owner_tag,
     volume_id,
 )
 
@@ -58,13 +57,12 @@ _CAPABILITIES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerSettings:
-    """``owner`` marks our records; ``reserve`` is in bytes, ``list_page`` in volumes."""
+    """``owner`` marks our records; ``list_page`` is in volumes."""
 
     owner: str
     cluster_id: str
     nqn_prefix: str
     defaults: VolumeParameters
-    reserve: int = 0
     list_page: int = 500
 
 
@@ -107,7 +105,7 @@ class Controller(csi.ControllerBase):
         disk, existed = await self._disks.create(
             slot=slot,
             size=capacity.size(),
-            file_path=self._file_path(parameters, slot),
+            file_path=self._disks.file_path(slot, parameters.volume_path),
             nqn=self._nqn(slot),
             port=parameters.nvme_port,
             record=record,
@@ -272,10 +270,9 @@ class Controller(csi.ControllerBase):
         if any(each.unsupported() for each in wanted):
             return csi.GetCapacityResponse(available_capacity=0, maximum_volume_size=0)
         pool = await self._disks.capacity(parameters.volume_path)
-        available = max(0, pool.free - self._settings.reserve)
         return csi.GetCapacityResponse(
-            available_capacity=available,
-            maximum_volume_size=min(available, MAXIMUM_SIZE),
+            available_capacity=pool.available,
+            maximum_volume_size=min(pool.available, MAXIMUM_SIZE),
             minimum_volume_size=MINIMUM_SIZE,
         )
 
@@ -295,9 +292,6 @@ class Controller(csi.ControllerBase):
 
     def _parameters(self, parameters: Mapping[str, str]) -> VolumeParameters:
         return VolumeParameters.parse(parameters, self._settings.defaults)
-
-    def _file_path(self, parameters: VolumeParameters, slot: str) -> str:
-        return f"{parameters.volume_path}/{slot}-{owner_tag(self._settings.owner)}.img"
 
     def _nqn(self, slot: str) -> str:
         return f"{self._settings.nqn_prefix}:{slot}"

@@ -1,0 +1,5 @@
+"""``python -m rds_csi`` is ``rds-csi``."""
+
+from rds_csi.cli import main
+
+main()

@@ -1,0 +1,214 @@
+"""The command line: each setting is a flag and an environment variable.
+
+Only the daemon's own needs are imported at the top; what prints tables or boots machines is
+imported by the command that does it.
+"""
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, TypeVar
+
+import click
+
+from rds_csi import __version__
+from rds_csi.config import (
+    DEFAULT_DRIVER_NAME,
+    DEFAULT_NQN_PREFIX,
+    ConfigurationError,
+    ControllerConfig,
+    DriverConfig,
+    NodeConfig,
+    volume_defaults,
+)
+
+Command = TypeVar("Command", bound=Callable[..., Any])
+_EXIT_CONFIGURATION: Final = 2
+
+
+def _option(flag: str, **attributes: Any) -> Callable[[Command], Command]:
+    """A flag with the environment variable of the same name; both shown in ``--help``."""
+    variable = "RDS_CSI_" + flag.split("/", maxsplit=1)[0].lstrip("-").replace("-", "_").upper()
+    attributes.setdefault("show_default", True)
+    return click.option(flag, envvar=variable, show_envvar=True, **attributes)
+
+
+def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
+    def add(command: Command) -> Command:
+        for option in reversed(options):
+            command = option(command)
+        return command
+
+    return add
+
+
+_driver_options = _options(
+    _option(
+        "--endpoint",
+        type=click.Path(path_type=Path),
+        default=Path("/csi/csi.sock"),
+        help="Unix socket to serve CSI on.",
+    ),
+    _option(
+        "--cluster-id",
+        required=True,
+        help="Marks this cluster's volumes on the RDS; must never change.",
+    ),
+    _option("--driver-name", default=DEFAULT_DRIVER_NAME, help="CSI driver name."),
+    _option("--nqn-prefix", default=DEFAULT_NQN_PREFIX, help="NQN prefix of exported volumes."),
+    _option("--drain-budget", type=float, default=20.0, help="Seconds to finish RPCs at the end."),
+    _option(
+        "--operation-timeout",
+        type=float,
+        default=110.0,
+        help="Seconds for an RPC whose caller set no deadline.",
+    ),
+    _option(
+        "--log-level",
+        type=click.Choice(["debug", "info", "warning", "error"]),
+        default="info",
+        help="What is logged.",
+    ),
+    _option(
+        "--log-format",
+        type=click.Choice(["json", "console"]),
+        default="json",
+        help="How it is logged, on standard error.",
+    ),
+)
+
+_controller_options = _options(
+    _option("--rds-address", default="", help="Host name or address of the RDS's SSH service."),
+    _option("--rds-port", type=click.IntRange(1, 65535), default=22, help="Its port."),
+    _option("--rds-user", default="csi", help="RouterOS user."),
+    _option(
+        "--rds-key-file",
+        type=click.Path(path_type=Path),
+        default=Path("/etc/rds-csi/ssh/id_ed25519"),
+        help="Private key of that user.",
+    ),
+    _option("--rds-host-key", default="", help="Public host keys of the RDS, one a line."),
+    _option(
+        "--rds-host-key-file",
+        type=click.Path(path_type=Path),
+        help="File with the RDS's public host keys, one a line.",
+    ),
+    _option(
+        "--rds-accept-any-host-key-insecure",
+        is_flag=True,
+        help="Development only: talk to whoever answers.",
+    ),
+    _option("--rds-channels", type=int, default=4, help="SSH commands at once."),
+    _option("--nvme-address", default="", help="IP address at which nodes reach the volumes."),
+    _option("--nvme-port", default="4420", help="Its port."),
+    _option("--volume-path", default="", help="Directory for volumes, like raid10/csi."),
+    _option("--reserve", type=int, default=1024**3, help="Bytes of the pool that stay free."),
+    _option("--list-page", type=int, default=500, help="Volumes in one answer of ListVolumes."),
+)
+
+_node_options = _options(
+    _option("--node-id", default="", help="Name of this node, unique in the cluster."),
+    _option(
+        "--kubelet-dir",
+        type=click.Path(path_type=Path),
+        default=Path("/var/lib/kubelet"),
+        help="The kubelet's directory; only paths below it are mounted on.",
+    ),
+    _option(
+        "--state-dir",
+        type=click.Path(path_type=Path),
+        default=Path("/var/lib/rds-csi"),
+        help="Directory of the host for what a restart must know.",
+    ),
+    _option("--max-volumes", type=int, default=0, help="Volumes this node may have; 0: any."),
+    _option("--connects", type=int, default=8, help="NVMe connects at once."),
+    _option("--reap-interval", type=float, default=600.0, help="Seconds between orphan searches."),
+    _option("--reap-grace", type=float, default=300.0, help="Age at which an orphan is one."),
+)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="rds-csi")
+def main() -> None:
+    """Kubernetes CSI driver for MikroTik ROSE Data Server."""
+
+
+@main.command()
+@_driver_options
+@_controller_options
+def controller(**flags: Any) -> None:
+    """Serve Identity and Controller: volumes on the RDS."""
+    _serve(flags, with_controller=True, with_node=False)
+
+
+@main.command()
+@_driver_options
+@_node_options
+def node(**flags: Any) -> None:
+    """Serve Identity and Node: connect, format and mount on this host."""
+    _serve(flags, with_controller=False, with_node=True)
+
+
+@main.command("all")
+@_driver_options
+@_controller_options
+@_node_options
+def everything(**flags: Any) -> None:
+    """Serve all three services on one socket: for trying and testing."""
+    _serve(flags, with_controller=True, with_node=True)
+
+
+def _serve(flags: dict[str, Any], *, with_controller: bool, with_node: bool) -> None:
+    try:
+        shared = DriverConfig(
+            **_pick(flags, DriverConfig, endpoint=flags["endpoint"], cluster_id=flags["cluster_id"])
+        )
+        of_controller = _controller_config(flags) if with_controller else None
+        of_node = NodeConfig(**_pick(flags, NodeConfig)) if with_node else None
+    except ConfigurationError as error:
+        _refuse(str(error))
+    from rds_csi import driver  # noqa: PLC0415 - the help and a refusal need no gRPC
+    from rds_csi.telemetry import logs  # noqa: PLC0415
+
+    logs.configure(level=flags["log_level"], style=flags["log_format"])
+    sys.exit(driver.run(shared, of_controller, of_node))
+
+
+def _controller_config(flags: dict[str, Any]) -> ControllerConfig:
+    text = flags["rds_host_key"]
+    if flags["rds_host_key_file"] is not None:
+        try:
+            text += "\n" + flags["rds_host_key_file"].read_text()
+        except (OSError, ValueError) as error:
+            raise ConfigurationError(f"--rds-host-key-file: {error}") from None
+    keys = tuple(line for line in text.splitlines() if line.strip() and line[0] != "#")
+    return ControllerConfig(
+        **_pick(
+            flags,
+            ControllerConfig,
+            rds_host_keys=keys,
+            rds_accept_any_host_key=flags["rds_accept_any_host_key_insecure"],
+            defaults=volume_defaults(
+                {
+                    "nvmeAddress": flags["nvme_address"],
+                    "nvmePort": flags["nvme_port"],
+                    "volumePath": flags["volume_path"],
+                }
+            ),
+        )
+    )
+
+
+def _pick(flags: dict[str, Any], settings: type, **given: Any) -> dict[str, Any]:
+    """The flags that are fields of ``settings``, and ``given``."""
+    names = settings.__dataclass_fields__  # type: ignore[attr-defined]
+    return {name: value for name, value in flags.items() if name in names} | given
+
+
+def _refuse(text: str) -> None:
+    click.echo(f"rds-csi: {text}", err=True)
+    sys.exit(_EXIT_CONFIGURATION)
+
+
+if __name__ == "__main__":
+    main()
