@@ -9,6 +9,7 @@ CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE and ABORTED as proof that no volume ex
 forgets it. So whatever leaves the outcome open is UNAVAILABLE, never INTERNAL.
 """
 
+import asyncio
 from enum import IntEnum
 from typing import ClassVar
 
@@ -222,4 +223,18 @@ class CommandTimeout(DeadlineExceeded):
 
 
 class CommandStuck(Internal):
-    """A killed program does not die (uninterruptible sleep): its volume stays locked."""
+    """A killed program does not die (uninterruptible sleep): its volume stays locked.
+
+    ``gone`` is set when the program has ended after all; until then it may still act.
+    """
+
+    def __init__(
+        self,
+        what: str,
+        *,
+        gone: asyncio.Event | None = None,
+        volume: str = "",
+        advice: str = "",
+    ) -> None:
+        super().__init__(what, volume=volume, advice=advice)
+        self.gone = gone if gone is not None else asyncio.Event()
