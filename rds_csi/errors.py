@@ -126,6 +126,10 @@ class NotReady(FailedPrecondition):
     """The host or the RDS lacks something: a kernel module, a program, a pool, a version."""
 
 
+class SocketUnusable(NotReady):
+    """The driver cannot listen where it was told to: taken, not a socket, or not possible."""
+
+
 class UnsupportedRouterOS(NotReady):
     """RouterOS older than 7.21 cannot set the NQN of an export."""
 
