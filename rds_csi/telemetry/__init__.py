@@ -1,0 +1,1 @@
+"""What the driver tells about itself: log lines and metrics."""
