@@ -11,7 +11,7 @@ forgets it. So whatever leaves the outcome open is UNAVAILABLE, never INTERNAL.
 
 import asyncio
 from enum import IntEnum
-from typing import ClassVar
+from typing import Any, ClassVar
 
 
 class Code(IntEnum):
@@ -150,10 +150,17 @@ class OperationPending(DriverError):
 
 
 class ConcurrentChange(DriverError):
-    """Somebody else changed the volume's record between our read and our write."""
+    """Somebody else changed the volume's record between our read and our write.
+
+    ``disk`` is what stands there now (a ``routeros.Disk``), or None where that is not known.
+    """
 
     code = Code.ABORTED
     transient = True
+
+    def __init__(self, what: str, *, volume: str = "", advice: str = "", disk: Any = None) -> None:
+        super().__init__(what, volume=volume, advice=advice)
+        self.disk = disk
 
 
 class Unavailable(DriverError):

@@ -1,0 +1,165 @@
+"""Pieces of RouterOS script that the commands are made of.
+
+Names of variables begin with ``csi``: a variable named like a property would be taken for that
+property inside ``where``. RouterOS evaluates both sides of ``&&`` and ``||``, so conditions that
+depend on each other are nested. What is assumed of RouterOS is in
+``docs/routeros-assumptions.md``.
+"""
+
+from typing import Final
+
+from rds_csi.routeros.script import check_slot, quote, quote_pattern
+from rds_csi.volume import is_legacy_id, owner_prefix, owner_tag
+
+PROPERTIES: Final = (
+    "slot",
+    "size",
+    "file-path",
+    "comment",
+    "nvme-tcp-server-nqn",
+    "nvme-tcp-server-port",
+    "nvme-tcp-export",
+    "nvme-tcp-server-allow-host-name",
+)
+"""What is read of a disk. One unknown name would make RouterOS refuse the whole line."""
+
+TRIES: Final = 20
+"""How often a change is looked for, 250 ms apart, before its absence is believed."""
+
+
+def block(*statements: str) -> str:
+    """Statements one after the other; empty ones are left out."""
+    return "; ".join(statement for statement in statements if statement)
+
+
+def when(condition: str, *then: str, otherwise: str = "") -> str:
+    """Run ``then`` if the condition holds."""
+    clause = f":if ({condition}) do={{ {block(*then)} }}"
+    return f"{clause} else={{ {otherwise} }}" if otherwise else clause
+
+
+def refuse(reason: str) -> str:
+    """End the line as failed, for a reason that ``failures.py`` knows."""
+    return f':error "csi-refused {reason}"'
+
+
+def disks(where: str) -> str:
+    """How many disks there are."""
+    return f"[:len [/disk/find where {where}]]"
+
+
+def files(where: str) -> str:
+    """How many files there are."""
+    return f"[:len [/file/find where {where}]]"
+
+
+def print_json(query: str) -> str:
+    """Print what a query returns."""
+    return f":put [:serialize to=json options=json.no-string-conversion value=[{query}]]"
+
+
+def print_disks(heading: str, where: str) -> str:
+    """Print the properties of the disks below a heading."""
+    query = f"/disk/print as-value proplist={','.join(PROPERTIES)} where {where}"
+    return block(f':put "{heading}"', print_json(query))
+
+
+def find_disk(slot: str) -> str:
+    """Set ``csiDisk`` to the ids of the disks in the slot: none or one."""
+    return block(
+        f":local csiDisk [/disk/find where slot={quote(check_slot(slot))}]",
+        when("[:len $csiDisk] > 1", refuse("many-disks")),
+    )
+
+
+def read_disk() -> str:
+    """Set ``csiText`` to the comment and ``csiPath`` to the path as ``/file`` spells it."""
+    return block(
+        ":local csiText [:tostr [/disk/get ($csiDisk->0) comment]]",
+        ":local csiPath [:tostr [/disk/get ($csiDisk->0) file-path]]",
+        when('[:pick $csiPath 0 1] = "/"', ":set csiPath [:pick $csiPath 1 [:len $csiPath]]"),
+    )
+
+
+def require_ours(slot: str, owner: str, base_path: str) -> str:
+    """Refuse unless the record is the owner's, or there is none and the Go driver made the disk."""
+    prefix = owner_prefix(owner)
+    otherwise = refuse("not-ours")
+    if is_legacy_id(slot):
+        otherwise = block(
+            when("[:len $csiText] > 0", refuse("not-ours")),
+            _require_legacy_file(slot, base_path, "not-ours"),
+        )
+    return when(f"[:pick $csiText 0 {len(prefix)}] != {quote(prefix)}", otherwise)
+
+
+def require_unpublished() -> str:
+    """Refuse while the record names nodes: it ends with ``nodes=`` if it names none."""
+    return when(
+        "[:len $csiText] > 0",
+        when(f"{_last('csiText', 7)} != {quote(' nodes=')}", refuse("in-use")),
+    )
+
+
+def require_own_file(slot: str, owner: str, base_path: str) -> str:
+    """Refuse unless the file's name holds slot and owner, or is the one the Go driver gave it."""
+    if is_legacy_id(slot):
+        return _require_legacy_file(slot, base_path, "foreign-file")
+    return _require_end(f"/{slot}-{owner_tag(owner)}.img", "foreign-file")
+
+
+def require_users(at_most: int) -> str:
+    """Refuse if more disks than that refer to the file ``csiFile``."""
+    users = disks('file-path=("/" . $csiFile)')
+    return when(f"{users} > {at_most}", refuse("shared-file"))
+
+
+def require_room(needed: str) -> str:
+    """Refuse unless the pool ``csiRoot`` is mounted and has ``needed`` bytes free.
+
+    The free space is only known of a mounted file system; without one the file would land on
+    the RDS's own flash.
+    """
+    return block(
+        ":local csiPool [/disk/find where mount-point=$csiRoot]",
+        when("[:len $csiPool] = 0", ":set csiPool [/disk/find where slot=$csiRoot]"),
+        when("[:len $csiPool] = 0", refuse("no-pool")),
+        ":local csiRoom [:tonum [/disk/get ($csiPool->0) free]]",
+        when('[:typeof $csiRoom] != "num"', refuse("not-mounted")),
+        when(f"$csiRoom < {needed}", ':error ("csi-refused pool-full " . $csiRoom)'),
+    )
+
+
+def wait_until(condition: str) -> str:
+    """Wait until the condition holds, but not for ever."""
+    return (
+        f":local csiTry 0; :while ($csiTry < {TRIES}) do={{ "
+        + when(
+            condition,
+            f":set csiTry {TRIES}",
+            otherwise=block(":set csiTry ($csiTry + 1)", ":delay 250ms"),
+        )
+        + " }"
+    )
+
+
+def named_like(slot: str, owner: str) -> str:
+    """The files, anywhere, whose name says that they belong to the owner's volume."""
+    name = quote_pattern(f"{check_slot(slot)}-{owner_tag(owner)}.img")
+    return f"name~{quote(f'/{name}$')}"
+
+
+def _require_legacy_file(slot: str, base_path: str, reason: str) -> str:
+    base = f"{base_path}/"
+    return block(
+        when(f"[:pick $csiPath 0 {len(base)}] != {quote(base)}", refuse(reason)),
+        _require_end(f"/{slot}.img", reason),
+    )
+
+
+def _require_end(end: str, reason: str) -> str:
+    return when(f"{_last('csiPath', len(end))} != {quote(end)}", refuse(reason))
+
+
+def _last(variable: str, length: int) -> str:
+    return f"[:pick ${variable} ([:len ${variable}] - {length}) [:len ${variable}]]"

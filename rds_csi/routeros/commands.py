@@ -1,0 +1,218 @@
+"""What the driver asks of RouterOS: one line per operation.
+
+Each builder returns a whole operation: it checks, acts, waits for what it did to show, and
+prints what stands there now. The line runs on the RDS in one go, so a connection that breaks in
+the middle leaves no half-made decision on our side. Output is a heading (``disk``, ``file``,
+...) with the JSON of one query below it. All doubts are settled before the first change.
+"""
+
+from typing import Final
+
+from rds_csi.routeros.clauses import (
+    block,
+    disks,
+    files,
+    find_disk,
+    named_like,
+    print_disks,
+    print_json,
+    read_disk,
+    refuse,
+    require_ours,
+    require_own_file,
+    require_room,
+    require_unpublished,
+    require_users,
+    wait_until,
+    when,
+)
+from rds_csi.routeros.script import (
+    check_file_path,
+    check_host_nqn,
+    check_slot,
+    check_subsystem_nqn,
+    number,
+    quote,
+    quote_pattern,
+)
+from rds_csi.volume import Record, owner_prefix
+
+CONFIRM: Final = "100ms"
+"""How long a written record has to stand before it counts.
+
+``get`` and ``set`` are two steps, and two controllers may run theirs side by side. With a pause
+longer than the time between anybody's two steps only the last writer finds its own record
+(Fischer's algorithm for mutual exclusion).
+"""
+
+
+def show(slot: str) -> str:
+    """Print the disk, or ``[]``."""
+    return print_disks("disk", f"slot={quote(check_slot(slot))}")
+
+
+def listing(owner: str) -> str:
+    """Print all disks that may be the owner's, and those the Go driver may have made.
+
+    The RDS's regular expressions only narrow the answer; the client decides.
+    """
+    ours = quote("^" + quote_pattern(owner_prefix(owner)))
+    legacy = quote("^pvc-[0-9a-f]{8}-")
+    return print_disks("disks", f"(comment~{ours} or slot~{legacy})")
+
+
+def capacity(pool: str) -> str:
+    """Print the disk mounted as ``pool``, and the disk in the slot of that name."""
+    name = quote(pool)
+    return block(
+        ':put "mounted"',
+        print_json(f"/disk/print detail as-value where mount-point={name}"),
+        ':put "slot"',
+        print_json(f"/disk/print detail as-value where slot={name}"),
+    )
+
+
+def system() -> str:
+    """Print version and board."""
+    return block(':put "system"', print_json("/system/resource/print as-value"))
+
+
+def create(
+    *, slot: str, size: int, file_path: str, nqn: str, port: int, record: Record, reserve: int
+) -> str:
+    """Make the disk unless one of that slot exists; print "created" if so, and the disk.
+
+    A file that exists already is never taken over: with ``file-size`` RouterOS might reuse it,
+    old data included. After a failed ``add`` only the file that was proven absent before is
+    removed, and not when another line was faster.
+    """
+    file = quote(check_file_path(file_path))
+    slot_is = f"slot={quote(check_slot(slot))}"
+    add = (
+        f"/disk/add type=file {slot_is} file-path={file} file-size={number(size)} "
+        # RouterOS mounts file systems it recognises by default, beside the node that uses them.
+        f"mount-filesystem=no nvme-tcp-export=no "
+        f"nvme-tcp-server-nqn={quote(check_subsystem_nqn(nqn))} "
+        f"nvme-tcp-server-port={number(port)} comment={quote(record.encode())}"
+    )
+    undo = block(
+        ":delay 500ms",
+        when(
+            f"{disks(slot_is)} = 0",
+            when(
+                f"{disks(f'file-path={quote(chr(47) + file_path)}')} = 0",
+                f"/file/remove [/file/find where name={file}]",
+            ),
+        ),
+    )
+    # Another line made the disk in between: then it is shown, as one that existed.
+    failed = when(
+        '[:typeof [:find $csiWhy "already"]] = "nil"',
+        block(undo, ":error $csiWhy"),
+        otherwise=when(f"{disks(slot_is)} = 0", ":error $csiWhy"),
+    )
+    make = block(
+        when(f"{files(f'name={file}')} > 0", refuse("leftover-file")),
+        f":local csiRoot {quote(file_path.partition('/')[0])}",
+        require_room(number(size + reserve)),
+        when(f"{files(f'name={quote(_directory(file_path))}')} = 0", refuse("no-directory")),
+        f':onerror csiWhy in={{ {add}; :put "created" }} do={{ {failed} }}',
+        wait_until(f"{disks(f'{slot_is} size>{number(size - 1)}')} > 0"),
+    )
+    return block(when(f"{disks(slot_is)} = 0", make), show(slot))
+
+
+def change(
+    *,
+    slot: str,
+    expected: str,
+    record: Record,
+    exported: bool,
+    allowed_host: str,
+    base_path: str,
+) -> str:
+    """Write record and export in one step, if the comment still is ``expected``; print the disk.
+
+    Whether it was written shows in what is printed, after a pause (see :data:`CONFIRM`).
+    """
+    write = (
+        f"/disk/set ($csiDisk->0) comment={quote(record.encode())} "
+        f"nvme-tcp-server-allow-host-name={quote(check_host_nqn(allowed_host))} "
+        f"nvme-tcp-export={'yes' if exported else 'no'}"
+    )
+    # An empty comment proves nothing; then the path must, as it does for the Go driver's disks.
+    guard = "" if expected else require_ours(slot, record.owner, base_path)
+    swap = when(f"$csiText = {quote(expected)}", guard, write, f":delay {CONFIRM}")
+    return block(find_disk(slot), when("[:len $csiDisk] = 1", read_disk(), swap), show(slot))
+
+
+def expand(*, slot: str, size: int, owner: str, base_path: str, reserve: int) -> str:
+    """Grow the file unless it is large enough; print the disk. Never makes anything smaller."""
+    large_enough = f"slot={quote(check_slot(slot))} size>{number(size - 1)}"
+    grow = block(
+        ':local csiRoot [:pick $csiPath 0 [:find $csiPath "/"]]',
+        require_room(f"({number(size + reserve)} - $csiSize)"),
+        f"/disk/set ($csiDisk->0) file-size={number(size)}",
+        wait_until(f"{disks(large_enough)} > 0"),
+    )
+    body = block(
+        read_disk(),
+        require_ours(slot, owner, base_path),
+        ":local csiSize [:tonum [/disk/get ($csiDisk->0) size]]",
+        when('[:typeof $csiSize] != "num"', refuse("no-size")),
+        when(f"$csiSize < {number(size)}", grow),
+    )
+    return block(find_disk(slot), when("[:len $csiDisk] = 1", body), show(slot))
+
+
+def delete(*, slot: str, owner: str, base_path: str) -> str:
+    """Remove the disk and then its file; print disk and files before and after.
+
+    ``/disk/remove`` leaves the file. A file without a disk is what a crash between the two
+    leaves; its name holds slot and owner, so the one file of that name is removed as well, if
+    no other disk uses it.
+    """
+    slot_is = f"slot={quote(check_slot(slot))}"
+    like = named_like(slot, owner)
+    state = block(
+        show(slot), ':put "file"', print_json(f"/file/print as-value proplist=name where {like}")
+    )
+    with_disk = block(
+        read_disk(),
+        require_ours(slot, owner, base_path),
+        require_unpublished(),
+        require_own_file(slot, owner, base_path),
+        ":set csiFile $csiPath",
+        require_users(1),
+        "/disk/set ($csiDisk->0) nvme-tcp-export=no",
+        "/disk/remove ($csiDisk->0)",
+        wait_until(f"{disks(slot_is)} = 0"),
+        when(f"{disks(slot_is)} > 0", refuse("disk-stays")),
+    )
+    without_disk = block(
+        f":local csiLeft [/file/find where {like}]",
+        when("[:len $csiLeft] > 1", refuse("many-files")),
+        when(
+            "[:len $csiLeft] = 1",
+            ":set csiFile [:tostr [/file/get ($csiLeft->0) name]]",
+            require_users(0),
+        ),
+    )
+    remove_file = when(
+        "[:len $csiFile] > 0",
+        "/file/remove [/file/find where name=$csiFile]",
+        wait_until(f"{files('name=$csiFile')} = 0"),
+        when(f"{files('name=$csiFile')} > 0", refuse("file-stays")),
+    )
+    return block(
+        state,
+        find_disk(slot),
+        ':local csiFile ""',
+        when("[:len $csiDisk] = 1", with_disk, otherwise=without_disk),
+        remove_file,
+        state,
+    )
+
+
+def _directory(file_path: str) -> str:
+    return file_path.rpartition("/")[0]

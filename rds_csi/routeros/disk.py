@@ -1,0 +1,83 @@
+"""What the RDS says of a disk, in our terms."""
+
+from dataclasses import dataclass
+from typing import Any, Self
+
+from rds_csi.routeros.reply import as_boolean, as_integer, as_text
+from rds_csi.volume import Record, is_legacy_id
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Disk:
+    """A ``/disk`` entry of type file.
+
+    ``size`` is in bytes, exact, as RouterOS stored it. ``file_path`` has no leading slash, as
+    ``/file`` spells it. ``record`` is None where the comment is none that we could have
+    written. ``allowed_host`` is the host NQN the export is restricted to, "" for any.
+    """
+
+    slot: str
+    size: int
+    file_path: str
+    comment: str
+    record: Record | None
+    nqn: str
+    port: int
+    exported: bool
+    allowed_host: str
+
+    @classmethod
+    def parse(cls, item: dict[str, Any]) -> Self:
+        """The disk in one item of a query.
+
+        Raises :class:`RouterOSError` where size or port are no numbers: neither is guessed, and
+        ``file-size``, which RouterOS rounds, is never looked at.
+        """
+        comment = as_text(item.get("comment"))
+        return cls(
+            slot=as_text(item.get("slot")),
+            size=as_integer(item.get("size")),
+            file_path=as_text(item.get("file-path")).removeprefix("/"),
+            comment=comment,
+            record=Record.parse(comment),
+            nqn=as_text(item.get("nvme-tcp-server-nqn")),
+            port=as_integer(item.get("nvme-tcp-server-port") or 0),
+            exported=as_boolean(item.get("nvme-tcp-export")),
+            allowed_host=as_text(item.get("nvme-tcp-server-allow-host-name")),
+        )
+
+    def is_of(self, owner: str, base_path: str) -> bool:
+        """Whether the owner may touch it: by its record, or as a disk of the Go driver.
+
+        That driver wrote no record; its disks are known by slot, path and empty comment.
+        """
+        if self.record is not None:
+            return self.record.owner == owner
+        return (
+            not self.comment
+            and is_legacy_id(self.slot)
+            and self.file_path.startswith(f"{base_path}/")
+            and self.file_path.endswith(f"/{self.slot}.img")
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Capacity:
+    """A pool of the RDS: its size and what is free, in bytes."""
+
+    pool: str
+    size: int
+    free: int
+    file_system: str
+
+    @classmethod
+    def parse(cls, pool: str, item: dict[str, Any]) -> Self | None:
+        """The pool in one item; None where it is not mounted, which is when it has no ``free``."""
+        if item.get("free") in (None, "") or as_text(item.get("mounted")) in ("no", "false"):
+            return None
+        return cls(
+            pool=pool,
+            size=as_integer(item.get("size")),
+            free=as_integer(item.get("free")),
+            file_system=as_text(item.get("fs")),
+        )

@@ -1,0 +1,295 @@
+"""The volumes on the RDS: each operation one line of RouterOS, checked, done and read back there.
+
+Every method takes one exec on an established connection. Reads are repeated when the connection
+broke; changes never are: they raise :class:`OutcomeUnknown`, and the caller's next call, which
+is idempotent, finds out. A lost answer is never "not found".
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Final
+
+import structlog
+
+from rds_csi.errors import (
+    ConcurrentChange,
+    DriverError,
+    FailedPrecondition,
+    InvalidRequest,
+    NotOurs,
+    NotReady,
+    OutcomeUnknown,
+    RouterOSError,
+    Unavailable,
+    VolumeNotFound,
+)
+from rds_csi.retry import RetryPolicy, retrying
+from rds_csi.routeros import commands
+from rds_csi.routeros.disk import Capacity, Disk
+from rds_csi.routeros.failures import explain
+from rds_csi.routeros.reply import Reply, as_items, as_text
+from rds_csi.routeros.script import check_file_path, check_slot
+from rds_csi.routeros.session import Session
+from rds_csi.routeros.system import System, read_system
+from rds_csi.volume import Record
+
+log = structlog.get_logger(__name__)
+
+READS: Final = RetryPolicy(attempts=3, initial=0.2)
+"""Reads are repeated soon and not often: behind them waits a caller who repeats as well."""
+
+
+class Disks:
+    """The volumes of one owner on one RDS.
+
+    ``owner`` is what stands in the records, ``base_path`` where the Go driver's files lie, and
+    ``reserve`` the bytes of the pool that stay free.
+    """
+
+    def __init__(
+        self,
+        session: Session,
+        *,
+        owner: str,
+        base_path: str,
+        reserve: int = 0,
+        policy: RetryPolicy = READS,
+    ) -> None:
+        self._session = session
+        self._owner = owner
+        self._base_path = check_file_path(base_path.strip("/"))
+        self._reserve = reserve
+        self._policy = policy
+        self._writers: dict[str, tuple[asyncio.Lock, int]] = {}
+
+    async def create(
+        self, *, slot: str, size: int, file_path: str, nqn: str, port: int, record: Record
+    ) -> tuple[Disk, bool]:
+        """Make the disk, not exported; or find it. The bool says whether it existed before.
+
+        One that exists is not touched: whether it is what was asked for is the caller's to see.
+        Raises :class:`PoolFull`, :class:`NotReady` (pool or directory missing), :class:`NotOurs`
+        (the slot is somebody else's), :class:`FailedPrecondition` (a file is in the way),
+        :class:`ConcurrentChange` (another call was faster).
+        """
+        if len(check_slot(slot)) > 32:
+            raise InvalidRequest(f"slot {slot!r} is longer than 32 characters")
+        if record.owner != self._owner:
+            raise NotOurs(f"a record of {record.owner!r} is not ours to write", volume=slot)
+        command = commands.create(
+            slot=slot,
+            size=size,
+            file_path=file_path,
+            nqn=nqn,
+            port=port,
+            record=record,
+            reserve=self._reserve,
+        )
+        reply = await self._write(slot, command)
+        created = reply.has("created")
+        directory, pool = file_path.rpartition("/")[0], file_path.partition("/")[0]
+        try:
+            _succeeded(reply, slot, file=file_path, directory=directory, pool=pool)
+        except DriverError as error:
+            if created and not isinstance(error, OutcomeUnknown):
+                # A final code would make the provisioner forget a disk that is there.
+                raise OutcomeUnknown(
+                    f"made, but not confirmed: {error.what}", volume=slot
+                ) from None
+            raise
+        found = _only(_disks(reply, "disk"), slot)
+        if found is None:
+            raise OutcomeUnknown("RouterOS does not show the disk just made", volume=slot)
+        disk = self._ours(found)
+        if created and disk.size < size:
+            raise OutcomeUnknown(
+                f"RouterOS shows {disk.size} of {size} bytes of the disk just made", volume=slot
+            )
+        return disk, not created
+
+    async def get(self, slot: str) -> Disk:
+        """The disk in the slot.
+
+        Raises :class:`VolumeNotFound` only if the RDS answered and has none, :class:`NotOurs`
+        if it is somebody else's.
+        """
+        reply = await self._read(commands.show(slot), slot)
+        return self._ours(_existing(_disks(reply, "disk"), slot))
+
+    async def list(self) -> list[Disk]:
+        """All disks that are ours or may be adopted, in no particular order."""
+        reply = await self._read(commands.listing(self._owner))
+        found = []
+        for item in reply.items("disks"):
+            try:
+                disk = Disk.parse(item)
+            except RouterOSError as error:
+                # One odd entry, perhaps not ours, must not hide all others.
+                log.warning("passing over a disk", slot=as_text(item.get("slot")), error=str(error))
+                continue
+            if disk.is_of(self._owner, self._base_path):
+                found.append(disk)
+        return found
+
+    async def change(
+        self, slot: str, expected: str, record: Record, *, exported: bool, allowed_host: str = ""
+    ) -> Disk:
+        """Write record, export and allowed host at once, if the comment still is ``expected``.
+
+        Fine if they stand there already. Raises :class:`ConcurrentChange`, with the disk as it
+        is now, if the comment is another one, or somebody wrote at the same time and later.
+        """
+        if record.owner != self._owner:
+            raise NotOurs(f"a record of {record.owner!r} is not ours to write", volume=slot)
+        command = commands.change(
+            slot=slot,
+            expected=expected,
+            record=record,
+            exported=exported,
+            allowed_host=allowed_host,
+            base_path=self._base_path,
+        )
+        reply = _succeeded(await self._write(slot, command), slot)
+        disk = self._ours(_existing(_disks(reply, "disk"), slot))
+        if disk.comment != record.encode():
+            raise ConcurrentChange("its record is another one by now", volume=slot, disk=disk)
+        if disk.exported != exported or disk.allowed_host != allowed_host:
+            raise RouterOSError(
+                f"RouterOS shows export {disk.exported} to {disk.allowed_host or 'any host'!r} "
+                f"instead of {exported} to {allowed_host or 'any host'!r}",
+                volume=slot,
+            )
+        return disk
+
+    async def expand(self, slot: str, size: int) -> Disk:
+        """Grow the disk to at least ``size`` bytes; one that is large enough is left alone.
+
+        Raises :class:`FailedPrecondition` if RouterOS took the new size but does not show it.
+        """
+        command = commands.expand(
+            slot=slot,
+            size=size,
+            owner=self._owner,
+            base_path=self._base_path,
+            reserve=self._reserve,
+        )
+        reply = _succeeded(await self._write(slot, command), slot)
+        disk = self._ours(_existing(_disks(reply, "disk"), slot))
+        if disk.size < size:
+            raise FailedPrecondition(
+                f"RouterOS did not honour the new size: it still shows {disk.size} bytes, "
+                f"{size} were asked for",
+                volume=slot,
+                advice="see the RouterOS release notes on file-size; the data is untouched",
+            )
+        return disk
+
+    async def delete(self, slot: str) -> None:
+        """Remove disk and file, and see that both are gone; fine if they are already.
+
+        Raises :class:`VolumeInUse` while the record names nodes, :class:`NotOurs`,
+        :class:`FailedPrecondition` if the file is used by another disk or is not the only one
+        of its name.
+        """
+        command = commands.delete(slot=slot, owner=self._owner, base_path=self._base_path)
+        reply = await self._write(slot, command)
+        if reply.error is not None:
+            raise explain(reply.error, volume=slot, **_holders(reply))
+        if _disks(reply, "disk"):
+            raise OutcomeUnknown("the RDS shows its disk again after removing it", volume=slot)
+        left = _files(reply)
+        if left:
+            log.warning("files of a deleted volume's name are left", volume=slot, files=left)
+
+    async def capacity(self, volume_path: str) -> Capacity:
+        """The pool that holds the directory; :class:`NotReady` if it is missing or not mounted."""
+        pool = check_file_path(volume_path.strip("/")).partition("/")[0]
+        reply = await self._read(commands.capacity(pool))
+        items = [*reply.items("mounted"), *reply.items("slot")]
+        if not items:
+            raise NotReady(f"the RDS has no disk {pool}", advice="see /disk/print and volumePath")
+        # The mount point decides: with a template it is not the slot.
+        found = next((each for item in items if (each := Capacity.parse(pool, item))), None)
+        if found is None:
+            raise NotReady(f"the pool {pool} is not mounted on the RDS", advice="see /disk/print")
+        return found
+
+    async def system(self) -> System:
+        """Version and board, asked anew."""
+        return read_system(await self._read(commands.system()))
+
+    async def _read(self, command: str, volume: str = "") -> Reply:
+        async def attempt() -> Reply:
+            try:
+                return _succeeded(await self._session.execute(command, volume=volume), volume)
+            except OutcomeUnknown as error:
+                # Reading changes nothing, so it may be repeated whatever became of it.
+                raise Unavailable(error.what, volume=volume, advice=error.advice) from error
+
+        return await retrying(attempt, what="read from the RDS", policy=self._policy)
+
+    async def _write(self, slot: str, command: str) -> Reply:
+        async with self._writing(slot):
+            return await self._session.execute(command, volume=slot)
+
+    @asynccontextmanager
+    async def _writing(self, slot: str) -> AsyncIterator[None]:
+        """One change of a slot at a time, in the order of the calls."""
+        lock, users = self._writers.get(slot, (asyncio.Lock(), 0))
+        self._writers[slot] = (lock, users + 1)
+        try:
+            async with lock:
+                yield
+        finally:
+            lock, users = self._writers[slot]
+            if users == 1:
+                del self._writers[slot]
+            else:
+                self._writers[slot] = (lock, users - 1)
+
+    def _ours(self, disk: Disk) -> Disk:
+        if not disk.is_of(self._owner, self._base_path):
+            raise NotOurs(
+                f"its disk on the RDS carries no record of ours, but {disk.comment[:200]!r}",
+                volume=disk.slot,
+                advice=f"ours names owner {self._owner!r}",
+            )
+        return disk
+
+
+def _succeeded(reply: Reply, volume: str, **names: str) -> Reply:
+    if reply.error is not None:
+        raise explain(reply.error, volume=volume, **names)
+    return reply
+
+
+def _disks(reply: Reply, heading: str) -> list[Disk]:
+    return [Disk.parse(item) for item in reply.items(heading)]
+
+
+def _only(disks: list[Disk], slot: str) -> Disk | None:
+    if len(disks) > 1 or any(disk.slot != slot for disk in disks):
+        raise RouterOSError(
+            f"asked for one disk, RouterOS shows {[disk.slot for disk in disks]}", volume=slot
+        )
+    return disks[0] if disks else None
+
+
+def _existing(disks: list[Disk], slot: str) -> Disk:
+    disk = _only(disks, slot)
+    if disk is None:
+        raise VolumeNotFound("the RDS has no such disk", volume=slot)
+    return disk
+
+
+def _holders(reply: Reply) -> dict[str, str]:
+    """Names for the refusals of a delete, from what stood there before it."""
+    disks = _disks(reply, "disk") if reply.has("disk") else []
+    nodes = [entry.node for disk in disks if disk.record for entry in disk.record.nodes]
+    return {"nodes": ", ".join(nodes) or "a node", "files": ", ".join(_files(reply)) or "?"}
+
+
+def _files(reply: Reply) -> list[str]:
+    values = reply.values("file")
+    return [as_text(item.get("name")) for item in as_items(values[-1])] if values else []
