@@ -1,0 +1,225 @@
+"""The device: disks over files over pools, exports, and what changes them."""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from rds_csi.simulator import texts
+from rds_csi.simulator.export import Export, Exporter
+from rds_csi.simulator.faults import Faults, Quirks
+from rds_csi.simulator.files import Files, normalise
+from rds_csi.simulator.grammar import Version
+from rds_csi.simulator.interpreter import Function
+from rds_csi.simulator.menus.properties import BY_NAME
+from rds_csi.simulator.store import Disk, Pool, Store
+from rds_csi.simulator.values import Id, RuntimeFault, Value, text_of, to_text
+
+log = structlog.get_logger(__name__)
+
+_EXPORT_PROPERTIES: Final = frozenset(
+    {
+        "nvme-tcp-export",
+        "nvme-tcp-server-port",
+        "nvme-tcp-server-nqn",
+        "nvme-tcp-server-allow-host-name",
+        "slot",
+        "file-size",
+        "disabled",
+    }
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What kind of device this is."""
+
+    version: Version = (7, 24)
+    version_text: str = "7.24 (stable)"
+    board: str = "RDS2216-2XG-4S+4XS-2XQ"
+    rose_storage: bool = True
+    """Whether the rose-storage package is there; without it the NVMe/TCP properties are unknown."""
+
+
+class Device:
+    """One RDS. Its methods are what the menus, the faults and the Python interface share."""
+
+    def __init__(
+        self, root: Path, settings: Settings, quirks: Quirks, faults: Faults, exporter: Exporter
+    ) -> None:
+        root.mkdir(parents=True, exist_ok=True)
+        self.settings = settings
+        self.quirks = quirks
+        self.faults = faults
+        self.exporter = exporter
+        self.store = Store(root)
+        self.files = Files(root, self.store, quirks)
+        self.globals: dict[str, Value | Function] = {}
+        self.hazards: list[str] = []
+        """What a real device would have let happen, and no client should ever risk."""
+        self._started = 0.0
+
+    @property
+    def uptime(self) -> int:
+        """Seconds since the device booted."""
+        return int(asyncio.get_running_loop().time() - self._started)
+
+    async def boot(self) -> None:
+        """Come up: count the boot, export what is set to be exported."""
+        self._started = asyncio.get_running_loop().time()
+        self.store.boots += 1
+        self.store.dirty = True
+        self.files.recount()
+        await self.exporter.start(self.store.boots)
+        for disk in self.store.disks.values():
+            await self.sync_export(disk)
+        self.store.save()
+
+    async def shut_down(self) -> None:
+        """Go down: all exports end."""
+        await self.exporter.stop()
+
+    # Looking up
+
+    def visible(self, disk: Disk) -> bool:
+        """Whether listings show it yet."""
+        return disk.visible_from <= asyncio.get_running_loop().time()
+
+    def resolve(self, reference: Value) -> Disk | Pool:
+        """The disk of an id or a slot name. Raises "no such item"."""
+        if isinstance(reference, Id):
+            try:
+                number = int(reference.text.lstrip("*"), 16)
+            except ValueError:
+                number = -1
+            found = self.store.disks.get(number) or self.store.pools.get(number)
+        else:
+            found = self.store.by_slot.get(text_of(reference))
+        if found is None:
+            raise RuntimeFault(texts.NO_SUCH_ITEM)
+        return found
+
+    # Changing
+
+    async def add_disk(self, given: dict[str, Value]) -> Disk:
+        """A new entry of ``/disk``; ``given`` holds checked values."""
+        slot = text_of(given.pop("slot", "")) or self._free_slot(text_of(given.get("type")))
+        self._check_slot(slot)
+        kind = text_of(given.pop("type", "hardware"))
+        if kind != "file":
+            raise RuntimeFault(texts.bad_enum("type"))
+        if "file-path" not in given:
+            raise RuntimeFault("missing value(s) of argument(s) file-path")
+        self._check_compress(given)
+        name = normalise(text_of(given["file-path"]))
+        given["file-path"] = "/" + name
+        wanted = given.pop("file-size", None)
+        if isinstance(wanted, int):
+            if self.files.exists(name):
+                self._hazard(f"file {to_text(name)} existed already and was taken over as it was")
+            self.files.create(name, wanted)
+        disk = Disk(self.store.new_id(), kind, slot, self.files.size(name), given)
+        disk.visible_from = asyncio.get_running_loop().time() + self.quirks.lag
+        self.store.add_disk(disk)
+        await self.sync_export(disk)
+        return disk
+
+    async def change_disk(self, disk: Disk | Pool, given: dict[str, Value]) -> None:
+        """Set properties of an entry; ``given`` holds checked values."""
+        if isinstance(disk, Pool):
+            if set(given) - {"comment"}:
+                raise RuntimeFault(texts.POOL_FIXED)
+            disk.comment = text_of(given.get("comment", disk.comment))
+            self.store.dirty = True
+            return
+        if given.get("type", disk.type) != disk.type:
+            raise RuntimeFault(texts.TYPE_FIXED)
+        self._check_compress(given)
+        if "file-path" in given:
+            given["file-path"] = "/" + normalise(text_of(given["file-path"]))
+        if "slot" in given:
+            slot = text_of(given.pop("slot"))
+            if slot != disk.slot:
+                self._check_slot(slot)
+                self.store.rename(disk, slot)
+        size = given.pop("file-size", None)
+        if isinstance(size, int):
+            await self._resize(disk, size)
+        disk.properties.update(given)
+        self.store.dirty = True
+        if _EXPORT_PROPERTIES.intersection(given) or size is not None:
+            await self.sync_export(disk)
+
+    async def remove_disk(self, disk: Disk | Pool) -> None:
+        """Forget an entry. Its file stays."""
+        if isinstance(disk, Pool):
+            raise RuntimeFault(texts.POOL_FIXED)
+        await self.exporter.unexport(disk.id)
+        self.store.remove_disk(disk)
+
+    async def _resize(self, disk: Disk, size: int) -> None:
+        match self.quirks.resize:
+            case "ignored":
+                return
+            case "needs-unexport" if disk.properties.get("nvme-tcp-export") is True:
+                raise RuntimeFault(texts.RESIZE_EXPORTED)
+        if size < disk.size:
+            self._hazard(f"disk {to_text(disk.slot)} was shrunk from {disk.size} to {size} bytes")
+        self.files.resize(normalise(text_of(disk.properties["file-path"])), size)
+        disk.size = size
+        await self.exporter.resized(disk.id)
+
+    def _check_slot(self, slot: str) -> None:
+        if self.quirks.slot_limit and len(slot) > self.quirks.slot_limit:
+            raise RuntimeFault(texts.SLOT_TOO_LONG)
+        if slot in self.store.by_slot:
+            raise RuntimeFault(texts.ALREADY_EXISTS)
+
+    def _free_slot(self, kind: str) -> str:
+        number = 1
+        while f"{kind}{number}" in self.store.by_slot:
+            number += 1
+        return f"{kind}{number}"
+
+    @staticmethod
+    def _check_compress(given: dict[str, Value]) -> None:
+        if given.get("compress") is True:
+            raise RuntimeFault(texts.COMPRESS)
+
+    def _hazard(self, what: str) -> None:
+        log.warning("hazard", what=what)
+        self.hazards.append(what)
+
+    # Exports
+
+    def property(self, disk: Disk, name: str) -> Value:
+        """A settable property's value, or its default."""
+        return disk.properties.get(name, BY_NAME[name].default)
+
+    async def sync_export(self, disk: Disk) -> None:
+        """Make the export what the properties say."""
+        wanted = self.property(disk, "nvme-tcp-export") is True
+        if not wanted or self.property(disk, "disabled") is True:
+            await self.exporter.unexport(disk.id)
+            return
+        name = normalise(text_of(disk.properties["file-path"]))
+        pool = self.store.pool_of(name)
+        if not self.files.exists(name) or (pool and not pool.mounted):
+            await self.exporter.unexport(disk.id)
+            return
+        if self.property(disk, "mount-filesystem") is True:
+            self._hazard(f"disk {to_text(disk.slot)} is exported with mount-filesystem=yes")
+        await self.exporter.export(self._export(disk, name))
+
+    def _export(self, disk: Disk, name: str) -> Export:
+        hosts = to_text(text_of(self.property(disk, "nvme-tcp-server-allow-host-name")))
+        return Export(
+            disk=disk.id,
+            nqn=to_text(text_of(self.property(disk, "nvme-tcp-server-nqn")) or disk.slot),
+            path=self.files.path(name),
+            port=int(text_of(self.property(disk, "nvme-tcp-server-port"))),
+            hosts=tuple(host for host in hosts.split(",") if host),
+            seed=self.store.serial if self.quirks.stable_identifiers else "",
+        )

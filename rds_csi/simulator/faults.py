@@ -1,0 +1,152 @@
+"""What can be wrong with an RDS: quirks are habits of a device, faults happen to it.
+
+Both can be changed at any time, from Python or over the control socket.
+"""
+
+import re
+from dataclasses import dataclass, field, fields
+from typing import Final, Literal, get_args
+
+FaultKind = Literal[
+    "drop-before",
+    "drop-after",
+    "stall-before",
+    "stall-after",
+    "garbage",
+    "invalid-utf8",
+    "truncate",
+    "no-exit-status",
+    "runtime-error",
+]
+FAULT_KINDS: Final[tuple[str, ...]] = get_args(FaultKind)
+
+
+@dataclass(slots=True)
+class Quirks:
+    """Habits that differ between devices and versions, or that nobody has measured yet."""
+
+    exit_status: int = 0
+    """The status after a failed command; RouterOS 7 sends 0."""
+    lag: float = 0.0
+    """Seconds until a new disk or file shows in listings."""
+    slot_limit: int = 0
+    """The longest slot name accepted; 0 for no limit (some devices: 32)."""
+    preallocate: bool = True
+    """Whether a file takes its whole size from the pool at once (XFS does)."""
+    resize: Literal["honoured", "ignored", "needs-unexport"] = "honoured"
+    """What ``set file-size=`` does to an existing disk."""
+    create_directories: bool = False
+    """Whether ``add`` makes missing directories of ``file-path``."""
+    latency: float = 0.0
+    """Seconds each exec takes before its command runs (about 0.2 on a device)."""
+    width: int = 80
+    """Columns at which ``print`` wraps."""
+    maximum_sessions: int = 20
+    """Connections accepted at once (``/ip/service`` ``max-sessions``)."""
+    maximum_channels: int = 0
+    """Channels served at once per connection, further ones hang; 0 for no limit (seen: 19)."""
+    keepalive: Literal["answer", "refuse", "hang"] = "answer"
+    """What becomes of ``keepalive@openssh.com``."""
+    interleave: bool = False
+    """Whether other sessions may run between two commands of one line."""
+    stable_identifiers: bool = True
+    """Whether an export keeps its serial and UUID over a reboot."""
+
+    def set(self, name: str, value: str | float | bool) -> None:
+        """Change one by name; text is converted. Raises ValueError for anything unknown."""
+        name = name.replace("-", "_")
+        known = {entry.name: entry for entry in fields(self)}
+        if name not in known:
+            raise ValueError(f"unknown quirk {name!r}; known: {', '.join(sorted(known))}")
+        old = getattr(self, name)
+        converted = _convert(value, old)
+        choices = _CHOICES.get(name)
+        if choices and converted not in choices:
+            raise ValueError(f"quirk {name} must be one of {', '.join(choices)}")
+        setattr(self, name, converted)
+
+
+_CHOICES: Final = {
+    "resize": ("honoured", "ignored", "needs-unexport"),
+    "keepalive": ("answer", "refuse", "hang"),
+}
+
+
+def _convert(value: str | float | bool, old: object) -> object:
+    if isinstance(old, bool):
+        if str(value).lower() in ("true", "yes", "on", "1"):
+            return True
+        if str(value).lower() in ("false", "no", "off", "0"):
+            return False
+        raise ValueError(f"{value!r} is neither yes nor no")
+    if isinstance(old, int):
+        return int(value)
+    if isinstance(old, float):
+        return float(value)
+    return str(value)
+
+
+@dataclass(slots=True)
+class Fault:
+    """Something that happens to execs: which kind, to which of them, how often."""
+
+    kind: FaultKind
+    match: str = ""
+    """A regular expression the command line must contain; empty matches all."""
+    skip: int = 0
+    """How many matching execs pass before it strikes."""
+    count: int = 1
+    """How many it strikes; 0 means all from then on."""
+    text: str = ""
+    """The garbage, or the message of the runtime error."""
+    command: str = ""
+    """For ``runtime-error``: the name of the command that fails, such as ``/disk/add``."""
+
+    def __post_init__(self) -> None:
+        if self.kind not in FAULT_KINDS:
+            raise ValueError(f"unknown fault {self.kind!r}; known: {', '.join(FAULT_KINDS)}")
+        re.compile(self.match)
+
+
+@dataclass(slots=True)
+class Faults:
+    """The faults waiting to strike, in the order they were added."""
+
+    pending: list[Fault] = field(default_factory=list)
+    refuse_auth: bool = False
+    """Whether every key is refused."""
+
+    def add(
+        self,
+        kind: FaultKind,
+        *,
+        match: str = "",
+        skip: int = 0,
+        count: int = 1,
+        text: str = "",
+        command: str = "",
+    ) -> Fault:
+        """Plan a fault."""
+        fault = Fault(kind, match, skip, count, text, command)
+        self.pending.append(fault)
+        return fault
+
+    def clear(self) -> None:
+        """Forget all of them, and accept keys again."""
+        self.pending.clear()
+        self.refuse_auth = False
+
+    def strike(self, line: str) -> Fault | None:
+        """The fault that befalls this exec, if one does."""
+        for fault in list(self.pending):
+            if not re.search(fault.match, line):
+                continue
+            if fault.skip:
+                fault.skip -= 1
+                continue
+            if fault.count:
+                fault.count -= 1
+                if not fault.count:
+                    self.pending.remove(fault)
+            return fault
+        return None

@@ -1,0 +1,258 @@
+"""The files of the device: real, sparse files under the root folder, one folder per pool.
+
+Names are RouterOS names: byte strings without a leading slash, the first component being the
+mount point of a pool. Anything else lies on the small internal storage, where files also land
+while their pool is not mounted.
+"""
+
+import os
+import shutil
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from rds_csi.simulator.faults import Quirks
+from rds_csi.simulator.store import Pool, Store
+from rds_csi.simulator.texts import (
+    BAD_FILE_NAME,
+    FILE_EXISTS,
+    NO_DIRECTORY,
+    NO_SUCH_FILE,
+    NOT_ENOUGH_SPACE,
+)
+from rds_csi.simulator.values import RuntimeFault, to_text
+
+INTERNAL_SIZE: Final = 128 * 1024**2
+"""Bytes of internal storage (an RDS2216 has 128 MB of NAND)."""
+_INTERNAL: Final = "internal"
+
+
+@dataclass(frozen=True, slots=True)
+class FileEntry:
+    """A file or folder as ``/file`` shows it."""
+
+    name: str
+    type: str
+    size: int | None
+    modified: float
+    number: int
+    """What the item id is made of."""
+
+
+def normalise(path: str) -> str:
+    """A path as ``/file`` names it: no leading slash, nothing that leads out of the root."""
+    name = path.lstrip("/")
+    if not name or any(part in ("", ".", "..") for part in name.split("/")) or "\0" in name:
+        raise RuntimeFault(BAD_FILE_NAME)
+    return name
+
+
+def allocated(status: os.stat_result, *, preallocate: bool) -> int:
+    """The bytes a file takes from its pool."""
+    return status.st_size if preallocate else status.st_blocks * 512
+
+
+class Files:
+    """Files, and the space they take."""
+
+    def __init__(self, root: Path, store: Store, quirks: Quirks) -> None:
+        self._root = root
+        self._store = store
+        self._quirks = quirks
+        self._used: dict[str, int] = {}
+
+    def folder(self, pool: Pool | None) -> Path:
+        """Where the files of a pool, or of the internal storage, are."""
+        path = self._root / to_text(pool.slot) if pool else self._root / _INTERNAL
+        path.mkdir(parents=True, exist_ok=True)
+        return path
+
+    def path(self, name: str) -> Path:
+        """The real path of a RouterOS file name."""
+        pool = self._mounted_pool(name)
+        if pool is None:
+            return self.folder(None) / to_text(name)
+        below = name.partition("/")[2]
+        return self.folder(pool) / to_text(below) if below else self.folder(pool)
+
+    def _mounted_pool(self, name: str) -> Pool | None:
+        pool = self._store.pool_of(name)
+        return pool if pool and pool.mounted else None
+
+    def _status(self, name: str) -> os.stat_result | None:
+        try:
+            return self.path(name).stat()
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+
+    # Space
+
+    def used(self, pool: Pool | None) -> int:
+        """Bytes taken on a pool or on the internal storage."""
+        key = pool.slot if pool else ""
+        if key not in self._used or not self._quirks.preallocate:
+            self._used[key] = sum(
+                allocated(entry.stat(), preallocate=self._quirks.preallocate)
+                for entry in _walk(self.folder(pool))
+                if entry.is_file()
+            )
+        return self._used[key] + (pool.filled if pool else 0)
+
+    def free(self, pool: Pool | None) -> int:
+        """Bytes left on a pool or on the internal storage."""
+        size = pool.size if pool else INTERNAL_SIZE
+        return max(0, size - self.used(pool))
+
+    def recount(self) -> None:
+        """Count the space again: somebody else may have changed the files."""
+        self._used.clear()
+
+    def _grow(self, pool: Pool | None, change: int) -> None:
+        """Check that ``change`` more bytes fit, and count them."""
+        if change > 0 and self._quirks.preallocate and change > self.free(pool):
+            raise RuntimeFault(NOT_ENOUGH_SPACE)
+        key = pool.slot if pool else ""
+        if key in self._used:
+            self._used[key] += change
+
+    # Changes
+
+    def create(self, name: str, size: int) -> None:
+        """A file of ``size`` bytes. One that exists is taken over as it is, with its content."""
+        status = self._status(name)
+        path = self.path(name)
+        if status is None and not path.parent.is_dir():
+            if not self._quirks.create_directories:
+                raise RuntimeFault(NO_DIRECTORY)
+            path.parent.mkdir(parents=True)
+        self.resize(name, size, old=status.st_size if status else 0)
+
+    def resize(self, name: str, size: int, *, old: int | None = None) -> None:
+        """Make the file ``size`` bytes long."""
+        if old is None:
+            old = self.size(name)
+        self._grow(self._mounted_pool(name), size - old)
+        with self.path(name).open("ab") as file:
+            file.truncate(size)
+
+    def size(self, name: str) -> int:
+        """The size of an existing file in bytes."""
+        status = self._status(name)
+        if status is None:
+            raise RuntimeFault(NO_SUCH_FILE)
+        return status.st_size
+
+    def exists(self, name: str) -> bool:
+        """Whether a file or folder of that name exists."""
+        return self._status(name) is not None
+
+    def add_directory(self, name: str) -> None:
+        """A new folder; the one above must exist."""
+        try:
+            self.path(name).mkdir()
+        except FileExistsError as error:
+            raise RuntimeFault(FILE_EXISTS) from error
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RuntimeFault(NO_DIRECTORY) from error
+
+    def write(self, name: str, contents: bytes, *, new: bool) -> None:
+        """Replace the content of a small file, or make one."""
+        if new and self.exists(name):
+            raise RuntimeFault(FILE_EXISTS)
+        self.create(name, len(contents))
+        self.resize(name, len(contents))
+        self.path(name).write_bytes(contents)
+
+    def remove(self, name: str) -> None:
+        """Remove a file, or a folder with all that is in it."""
+        path, pool = self.path(name), self._mounted_pool(name)
+        status = self._status(name)
+        if status is None:
+            return
+        if path.is_dir():
+            shutil.rmtree(path)
+            self.recount()
+        else:
+            path.unlink()
+            self._grow(pool, -allocated(status, preallocate=self._quirks.preallocate))
+
+    def rename(self, old: str, new: str) -> None:
+        """Move a file within the device."""
+        if self.exists(new):
+            raise RuntimeFault(FILE_EXISTS)
+        try:
+            self.path(old).rename(self.path(new))
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise RuntimeFault(NO_DIRECTORY) from error
+        self.recount()
+
+    def copy(self, source: str, target: str) -> None:
+        """Copy a file's bytes; holes stay holes."""
+        if self.exists(target):
+            raise RuntimeFault(FILE_EXISTS)
+        size = self.size(source)
+        self.create(target, size)
+        with self.path(source).open("rb") as reader, self.path(target).open("r+b") as writer:
+            _copy_data(reader.fileno(), writer.fileno(), size)
+
+    # Listing
+
+    def entry(self, name: str) -> FileEntry | None:
+        """The entry of one name, if it exists."""
+        status = self._status(name)
+        return self._entry(name, status) if status else None
+
+    def entries(self) -> Iterator[FileEntry]:
+        """All files and folders, folders before what they hold."""
+        for pool in sorted(self._store.pools.values(), key=lambda pool: pool.mount_point):
+            if not pool.mounted:
+                continue
+            folder = self.folder(pool)
+            yield self._entry(pool.mount_point, folder.stat())
+            for found in _walk(folder):
+                below = os.path.relpath(found.path, folder)
+                yield self._entry(f"{pool.mount_point}/{_from_os(below)}", found.stat())
+        folder = self.folder(None)
+        for found in _walk(folder):
+            yield self._entry(_from_os(os.path.relpath(found.path, folder)), found.stat())
+
+    def _entry(self, name: str, status: os.stat_result) -> FileEntry:
+        if stat.S_ISDIR(status.st_mode):
+            kind = "directory" if "/" in name or not self._mounted_pool(name) else "disk"
+            return FileEntry(name, kind, None, status.st_mtime, status.st_ino)
+        stem, dot, suffix = name.rpartition("/")[2].rpartition(".")
+        kind = f".{suffix} file" if dot and stem else "file"
+        return FileEntry(name, kind, status.st_size, status.st_mtime, status.st_ino)
+
+
+def _from_os(text: str) -> str:
+    return os.fsencode(text).decode("latin-1")
+
+
+def _walk(folder: Path) -> Iterator[os.DirEntry[str]]:
+    with os.scandir(folder) as found:
+        entries = sorted(found, key=lambda entry: entry.name)
+    for entry in entries:
+        if entry.is_symlink():
+            continue
+        yield entry
+        if entry.is_dir():
+            yield from _walk(Path(entry.path))
+
+
+def _copy_data(source: int, target: int, size: int) -> None:
+    """Copy the parts of a file that are no holes."""
+    position = 0
+    while position < size:
+        try:
+            start = os.lseek(source, position, os.SEEK_DATA)
+        except OSError:
+            return
+        end = os.lseek(source, start, os.SEEK_HOLE)
+        os.lseek(source, start, os.SEEK_SET)
+        os.lseek(target, start, os.SEEK_SET)
+        while start < end and (sent := os.sendfile(target, source, None, min(end - start, 2**20))):
+            start += sent
+        position = end

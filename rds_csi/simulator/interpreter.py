@@ -1,0 +1,267 @@
+"""Running a parsed script: scopes, expressions, statements.
+
+Commands of menus are handed to the menus; the language's own commands live in ``language.py``.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from rds_csi.simulator import operators
+from rds_csi.simulator.syntax import (
+    ArrayLiteral,
+    Binary,
+    Command,
+    FunctionCall,
+    Literal,
+    Node,
+    Property,
+    Script,
+    Substitution,
+    Text,
+    Unary,
+    Variable,
+    Word,
+)
+from rds_csi.simulator.values import Array, Id, RuntimeFault, Value, is_id, text_of, word_value
+
+Row = Mapping[str, Value]
+NEWLINE = "\r\n"
+
+
+class ReturnSignal(Exception):
+    """``:return``: leaves the script or function with a value."""
+
+    def __init__(self, value: Value) -> None:
+        super().__init__()
+        self.value = value
+
+
+class PromptSignal(Exception):
+    """The console asks for something and waits for ever: nobody types on an exec channel."""
+
+    def __init__(self, prompt: str) -> None:
+        super().__init__(prompt)
+        self.prompt = prompt
+
+
+@dataclass(frozen=True, slots=True)
+class Function:
+    """Code held by a variable."""
+
+    script: Script
+
+
+@dataclass(slots=True)
+class Scope:
+    """The variables of a block, and the block around it."""
+
+    outer: "Scope | None" = None
+    variables: dict[str, Value | Function] = field(default_factory=dict)
+
+    def find(self, name: str) -> "Scope | None":
+        """The nearest scope that declares the name."""
+        scope: Scope | None = self
+        while scope is not None and name not in scope.variables:
+            scope = scope.outer
+        return scope
+
+
+class Menus(Protocol):
+    """The menus of a device."""
+
+    async def execute(self, call: "Call") -> Value:
+        """Run a command of a menu; its value."""
+
+
+@dataclass(slots=True)
+class Call:
+    """A command about to run: its evaluated arguments, and a way to filter and to print."""
+
+    command: Command
+    arguments: dict[str, Value]
+    interpreter: "Interpreter"
+    scope: Scope
+
+    def write(self, text: str) -> None:
+        """Print ``text`` and a line end."""
+        self.interpreter.write(text)
+
+    def flag(self, name: str) -> bool:
+        """Whether a flag is given."""
+        return self.arguments.get(name) is True
+
+    async def matches(self, row: Row) -> bool:
+        """Whether the row passes the ``where`` clause."""
+        if self.command.where is None:
+            return True
+        return operators.truth(await self.interpreter.evaluate(self.command.where, self.scope, row))
+
+    async def wanted(self, name: str) -> Value:
+        """The value the filter demands of a property (``name="x" and …``); None if it does not."""
+        pending = [self.command.where]
+        while pending:
+            match pending.pop():
+                case Binary("and", left, right):
+                    pending += [left, right]
+                case Binary("=", Property(found), right) if found == name:
+                    return await self.interpreter.evaluate(right, self.scope, {})
+        return None
+
+
+class Interpreter:
+    """One run of one line."""
+
+    def __init__(
+        self,
+        menus: Menus,
+        language: "Language",
+        globals_: dict[str, Value | Function],
+        width: int = 80,
+    ) -> None:
+        self._menus = menus
+        self._language = language
+        self._globals = globals_
+        self.width = width
+        self.output: list[str] = []
+
+    def write(self, text: str) -> None:
+        """Print ``text`` and a line end."""
+        self.output.append(text + NEWLINE)
+
+    async def run(self, script: Script, scope: Scope | None = None) -> Value:
+        """Run the statements; the value of the last one."""
+        scope = Scope(outer=scope)
+        result: Value = None
+        for statement in script.statements:
+            match statement:
+                case Script():
+                    result = await self.run(statement, scope)
+                case FunctionCall():
+                    result = await self._call_function(statement, scope)
+                case Command():
+                    result = await self._command(statement, scope)
+        return result
+
+    async def _command(self, command: Command, scope: Scope) -> Value:
+        if not command.path:
+            return await self._language(self, command, scope)
+        arguments = {
+            name: await self.argument(node, scope) for name, node in command.arguments.items()
+        }
+        return await self._menus.execute(Call(command, arguments, self, scope))
+
+    async def argument(self, node: Node, scope: Scope) -> Value:
+        """The value of a menu command's argument: words stay text, but for item ids."""
+        if isinstance(node, Word):
+            return Id(node.text) if is_id(node.text) else node.text
+        return await self.evaluate(node, scope)
+
+    async def call(self, function: Function, arguments: Mapping[str, Value]) -> Value:
+        """Run a function with its arguments as variables; what it returns."""
+        scope = Scope(variables=dict(arguments))
+        try:
+            return await self.run(function.script, scope)
+        except ReturnSignal as signal:
+            return signal.value
+
+    async def _call_function(self, call: FunctionCall, scope: Scope) -> Value:
+        function = self._lookup(call.variable, scope)
+        if not isinstance(function, Function):
+            # "$x" alone as a statement has a value and no effect.
+            return function
+        arguments = {
+            str(number): await self.evaluate(node, scope)
+            for number, node in enumerate(call.positional, start=1)
+        }
+        for name, node in call.named.items():
+            arguments[name] = await self.evaluate(node, scope)
+        return await self.call(function, arguments)
+
+    # Variables
+
+    def _lookup(self, name: str, scope: Scope) -> Value | Function:
+        found = scope.find(name)
+        return found.variables[name] if found else self._globals.get(name)
+
+    def declare(self, name: str, value: Value | Function, scope: Scope) -> None:
+        """``:local``."""
+        scope.variables[name] = value
+
+    def declare_global(self, name: str, value: Value | Function) -> None:
+        """``:global`` with a value; without one the old value stays."""
+        if value is not None or name not in self._globals:
+            self._globals[name] = value
+
+    def assign(self, name: str, value: Value | Function, scope: Scope) -> None:
+        """``:set`` of a declared variable."""
+        found = scope.find(name)
+        if found:
+            found.variables[name] = value
+        elif name in self._globals:
+            self._globals[name] = value
+        else:
+            raise RuntimeFault(f"variable {name} is not declared")
+
+    # Expressions
+
+    async def evaluate(  # noqa: PLR0911 (one branch per kind of node)
+        self, node: Node, scope: Scope, row: Row | None = None
+    ) -> Value:
+        """The value of an expression; ``row`` is the item a ``where`` looks at."""
+        match node:
+            case Literal(value):
+                return value
+            case Word(text):
+                return word_value(text)
+            case Property(name):
+                return (row or {}).get(name)
+            case Variable(name):
+                held = self._lookup(name, scope)
+                return "(code)" if isinstance(held, Function) else held
+            case Text(parts):
+                return "".join([text_of(await self.evaluate(p, scope, row)) for p in parts])
+            case Substitution(script):
+                return await self.run(script, scope)
+            case ArrayLiteral(entries):
+                return await self._array(entries, scope, row)
+            case Unary(operator, operand):
+                return self._unary(operator, await self.evaluate(operand, scope, row))
+            case Binary():
+                return await self._binary(node, scope, row)
+        raise RuntimeFault("cannot evaluate code here")
+
+    async def _array(
+        self, entries: tuple[tuple[str | None, Node], ...], scope: Scope, row: Row | None
+    ) -> Array:
+        array = Array()
+        for key, node in entries:
+            value = await self.evaluate(node, scope, row)
+            if key is None:
+                array.items.append(value)
+            else:
+                array.keys[key] = value
+        return array
+
+    def _unary(self, operator: str, value: Value) -> Value:
+        match operator:
+            case "!":
+                return not operators.truth(value)
+            case "set":
+                return value if isinstance(value, bool) else value not in (None, "")
+        return -operators.number(value)
+
+    async def _binary(self, node: Binary, scope: Scope, row: Row | None) -> Value:
+        left = await self.evaluate(node.left, scope, row)
+        if node.operator == "and" and not operators.truth(left):
+            return False
+        if node.operator == "or" and operators.truth(left):
+            return True
+        right = await self.evaluate(node.right, scope, row)
+        if node.operator in ("and", "or"):
+            return operators.truth(right)
+        return operators.binary(node.operator, left, right)
+
+
+Language = Callable[[Interpreter, Command, Scope], Awaitable[Value]]
+"""Runs a command of the language itself."""

@@ -1,0 +1,1 @@
+"""The menus: what the commands of each console path do."""

@@ -1,0 +1,129 @@
+"""``/system``: resource, package, identity."""
+
+import os
+from collections.abc import Iterable
+
+from rds_csi.simulator import printing
+from rds_csi.simulator.device import Device
+from rds_csi.simulator.files import INTERNAL_SIZE
+from rds_csi.simulator.grammar import FIND, GET, PRINT_PARAMETERS, MenuNode, Verb, values
+from rds_csi.simulator.interpreter import Call, Row
+from rds_csi.simulator.menus.table import Table
+from rds_csi.simulator.values import Array, Duration, Id, RuntimeFault, Value, text_of
+
+_PRINT = Verb("print", PRINT_PARAMETERS)
+_GET = Verb("get", values("value-name"), unnamed=("value-name",))
+
+
+class Single:
+    """A menu that is one object."""
+
+    def row(self) -> Row:
+        """Its properties."""
+        raise NotImplementedError
+
+    async def execute(self, call: Call) -> Value:
+        """``print`` and ``get``."""
+        row = self.row()
+        if call.command.verb == "get":
+            name = text_of(call.arguments.get("value-name", ""))
+            if not name:
+                return Array(keys=dict(row))
+            if name not in row:
+                raise RuntimeFault(f"input does not match any value of value-name: {name}")
+            return row[name]
+        if call.flag("as-value"):
+            wanted = text_of(call.arguments.get("proplist", "")).split(",")
+            return Array(keys={key: row[key] for key in row if wanted == [""] or key in wanted})
+        for line in printing.single(row):
+            call.write(line)
+        return None
+
+
+class ResourceMenu(Single):
+    """``/system/resource``."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    @staticmethod
+    def node() -> MenuNode:
+        """Its command tree."""
+        return MenuNode(verbs={"print": _PRINT, "get": _GET})
+
+    def row(self) -> Row:
+        """What the device is."""
+        settings = self._device.settings
+        memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+        available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
+        return {
+            "uptime": Duration(self._device.uptime),
+            "version": settings.version_text,
+            "factory-software": "7.17",
+            "free-memory": available,
+            "total-memory": memory,
+            "cpu": "ARM64",
+            "cpu-count": os.cpu_count() or 1,
+            "cpu-load": 0,
+            "free-hdd-space": self._device.files.free(None),
+            "total-hdd-space": INTERNAL_SIZE,
+            "architecture-name": "arm64",
+            "board-name": settings.board,
+            "platform": "MikroTik",
+        }
+
+
+class IdentityMenu(Single):
+    """``/system/identity``."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    @staticmethod
+    def node() -> MenuNode:
+        """Its command tree."""
+        return MenuNode(verbs={"print": _PRINT, "get": _GET, "set": Verb("set", values("name"))})
+
+    def row(self) -> Row:
+        """The name."""
+        return {"name": self._device.store.identity}
+
+    async def execute(self, call: Call) -> Value:
+        """Also ``set name=``."""
+        if call.command.verb != "set":
+            return await super().execute(call)
+        self._device.store.identity = text_of(call.arguments.get("name", ""))
+        self._device.store.dirty = True
+        return None
+
+
+class PackageMenu(Table):
+    """``/system/package``."""
+
+    layout = printing.Layout(
+        detail=("name", "version"),
+        brief=("name", "version"),
+        quoted=frozenset({"name", "version"}),
+        flags={"X": "disabled"},
+    )
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+
+    @staticmethod
+    def node() -> MenuNode:
+        """Its command tree."""
+        listing = Verb("print", PRINT_PARAMETERS, filters=True)
+        names = frozenset({".id", "name", "version", "disabled"})
+        return MenuNode(verbs={"print": listing, "find": FIND, "get": GET}, properties=names)
+
+    def rows(self, wanted_name: Value) -> Iterable[Row]:
+        """The installed packages."""
+        settings = self._device.settings
+        names = ["routeros", *(["rose-storage"] if settings.rose_storage else [])]
+        version = settings.version_text.split(" ")[0]
+        return [
+            {".id": Id(f"*{number}"), "name": name, "version": version, "disabled": False}
+            for number, name in enumerate(names, start=1)
+            if wanted_name in (None, name)
+        ]

@@ -1,0 +1,65 @@
+"""The command tree of a device, and who runs what in it."""
+
+import asyncio
+from typing import Protocol
+
+from rds_csi.simulator.device import Device
+from rds_csi.simulator.faults import Fault
+from rds_csi.simulator.grammar import LANGUAGE, Grammar, MenuNode, verbs
+from rds_csi.simulator.interpreter import Call
+from rds_csi.simulator.journal import Exec
+from rds_csi.simulator.menus.disk import DiskMenu
+from rds_csi.simulator.menus.file import FileMenu
+from rds_csi.simulator.menus.system import IdentityMenu, PackageMenu, ResourceMenu
+from rds_csi.simulator.values import RuntimeFault, Value, text_of, to_text
+
+
+class Menu(Protocol):
+    """Anything that runs the commands of a console path."""
+
+    async def execute(self, call: Call) -> Value:
+        """Run one; its value."""
+
+
+def grammar(device: Device) -> Grammar:
+    """The command tree in the device's version."""
+    system = {
+        "resource": ResourceMenu.node(),
+        "identity": IdentityMenu.node(),
+        "package": PackageMenu.node(),
+    }
+    menus = {
+        "disk": DiskMenu.node(device),
+        "file": FileMenu.node(device),
+        "system": MenuNode(menus=system),
+    }
+    version = device.settings.version
+    return Grammar(version, MenuNode(menus=menus), verbs(version, LANGUAGE))
+
+
+class MenuTree:
+    """Runs menu commands for one exec, and enters them in its journal record."""
+
+    def __init__(self, device: Device, record: Exec, failing: Fault | None) -> None:
+        self._device = device
+        self._failing = failing
+        self._record = record
+        self._menus: dict[tuple[str, ...], Menu] = {
+            ("disk",): DiskMenu(device),
+            ("file",): FileMenu(device),
+            ("system", "resource"): ResourceMenu(device),
+            ("system", "identity"): IdentityMenu(device),
+            ("system", "package"): PackageMenu(device),
+        }
+
+    async def execute(self, call: Call) -> Value:
+        """Run the command, unless a fault says it fails."""
+        if self._device.quirks.interleave:
+            await asyncio.sleep(0)
+        arguments = {name: to_text(text_of(value)) for name, value in call.arguments.items()}
+        self._record.enter(call.command.name, arguments)
+        failing = self._failing
+        if failing and failing.command in ("", call.command.name):
+            self._failing = None
+            raise RuntimeFault(failing.text or "action failed (6)")
+        return await self._menus[call.command.path].execute(call)

@@ -1,0 +1,164 @@
+"""What the operators of an expression do to values."""
+
+import ipaddress
+import re
+from typing import Final
+
+from rds_csi.simulator.values import (
+    Array,
+    Duration,
+    Id,
+    RuntimeFault,
+    Value,
+    number_of,
+    text_of,
+    truth_of,
+    type_of,
+)
+
+_CLASSES: Final = {
+    "[:alpha:]": "A-Za-z",
+    "[:digit:]": "0-9",
+    "[:alnum:]": "A-Za-z0-9",
+    "[:upper:]": "A-Z",
+    "[:lower:]": "a-z",
+    "[:space:]": r"\s",
+    "[:xdigit:]": "0-9A-Fa-f",
+    "[:punct:]": r"!-/:-@\[-`{-~",
+}
+
+
+def equal(left: Value, right: Value) -> bool:
+    """Equality. An id equals no text and nothing equals no text; other types meet as text."""
+    if isinstance(left, Id) != isinstance(right, Id) or (left is None) != (right is None):
+        return False
+    if isinstance(left, bool) or isinstance(right, bool):
+        return truth_of(left) is not None and truth_of(left) == truth_of(right)
+    if isinstance(left, int) or isinstance(right, int):
+        first, second = number_of(left), number_of(right)
+        return first is not None and first == second
+    return text_of(left) == text_of(right)
+
+
+def less(left: Value, right: Value) -> bool:
+    """Order: numbers as numbers, everything else as text."""
+    if isinstance(left, int | Duration) or isinstance(right, int | Duration):
+        return number(left) < number(right)
+    return text_of(left) < text_of(right)
+
+
+def number(value: Value) -> int:
+    """The number a value is, or a fault."""
+    result = number_of(value)
+    if result is None:
+        raise RuntimeFault(f"cannot use {type_of(value)} as a number")
+    return result
+
+
+def truth(value: Value) -> bool:
+    """The condition a value is, or a fault."""
+    result = truth_of(value)
+    if result is None:
+        raise RuntimeFault("conditional not boolean")
+    return result
+
+
+def matches(text: Value, pattern: Value) -> bool:
+    """``~``: whether the regular expression is found anywhere in the text."""
+    expression = text_of(pattern)
+    for name, members in _CLASSES.items():
+        expression = expression.replace(name, members)
+    try:
+        return re.search(expression, text_of(text)) is not None
+    except re.error as error:
+        raise RuntimeFault(f"bad regexp: {error}") from error
+
+
+def index(container: Value, key: Value) -> Value:
+    """``->``: an entry of an array, nothing when there is none."""
+    if not isinstance(container, Array):
+        return None
+    if isinstance(key, int) and not isinstance(key, bool):
+        return container.items[key] if 0 <= key < len(container.items) else None
+    return container.keys.get(text_of(key))
+
+
+def concatenate(left: Value, right: Value) -> Value:
+    """``,``: one array of both."""
+    joined = Array()
+    for side in (left, right):
+        if isinstance(side, Array):
+            joined.items.extend(side.items)
+            joined.keys.update(side.keys)
+        else:
+            joined.items.append(side)
+    return joined
+
+
+def within(address: Value, prefix: Value) -> bool:
+    """``in``: whether an address lies in a prefix."""
+    try:
+        inner = ipaddress.ip_network(text_of(address), strict=False)
+        outer = ipaddress.ip_network(text_of(prefix), strict=False)
+    except ValueError as error:
+        raise RuntimeFault("cannot test whether one value is in the other") from error
+    if isinstance(inner, ipaddress.IPv4Network) and isinstance(outer, ipaddress.IPv4Network):
+        return inner.subnet_of(outer)
+    if isinstance(inner, ipaddress.IPv6Network) and isinstance(outer, ipaddress.IPv6Network):
+        return inner.subnet_of(outer)
+    return False
+
+
+def _divide(left: int, right: int) -> int:
+    if right == 0:
+        raise RuntimeFault("division by zero")
+    quotient = abs(left) // abs(right)
+    return quotient if (left < 0) == (right < 0) else -quotient
+
+
+def _arithmetic(operator: str, left: int, right: int) -> int:
+    match operator:
+        case "+":
+            return left + right
+        case "-":
+            return left - right
+        case "*":
+            return left * right
+        case "/":
+            return _divide(left, right)
+    return left - _divide(left, right) * right
+
+
+def _compare(operator: str, left: Value, right: Value) -> bool:
+    match operator:
+        case "=":
+            return equal(left, right)
+        case "!=":
+            return not equal(left, right)
+        case "<":
+            return less(left, right)
+        case ">":
+            return less(right, left)
+        case "<=":
+            return not less(right, left)
+    return not less(left, right)
+
+
+def binary(  # noqa: PLR0911 (one branch per operator)
+    operator: str, left: Value, right: Value
+) -> Value:
+    """The result of an infix operator, ``and`` and ``or`` excepted: those do not always look."""
+    match operator:
+        case "=" | "!=" | "<" | ">" | "<=" | ">=":
+            return _compare(operator, left, right)
+        case "~":
+            return matches(left, right)
+        case "in":
+            return within(left, right)
+        case "->":
+            return index(left, right)
+        case ".":
+            return text_of(left) + text_of(right)
+        case ",":
+            return concatenate(left, right)
+    return _arithmetic(operator, number(left), number(right))

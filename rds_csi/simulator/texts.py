@@ -1,0 +1,47 @@
+"""The error texts of RouterOS, and how sure we are of each.
+
+"seen" means observed on a device by a public project; "inferred" means that nobody has published
+the text RouterOS gives here, and a program must not rely on it.
+"""
+
+from typing import Final
+
+NO_SUCH_ITEM: Final = "no such item"
+"""Seen."""
+ALREADY_EXISTS: Final = "failure: item with such name already exists"
+"""Seen in other menus; inferred for a duplicate slot of ``/disk``."""
+NOT_ENOUGH_SPACE: Final = "failure: not enough space"
+"""Inferred: no text for a full disk has been published."""
+NO_DIRECTORY: Final = "failure: could not create file, no such directory"
+"""Inferred."""
+NO_SUCH_FILE: Final = "failure: no such file"
+"""Inferred."""
+FILE_EXISTS: Final = "failure: file already exists"
+"""Inferred."""
+BAD_FILE_NAME: Final = "failure: bad file name"
+"""Inferred."""
+TYPE_FIXED: Final = "failure: can not change type"
+"""Inferred: the manual says only that the type is chosen at creation."""
+POOL_FIXED: Final = "failure: can not remove or change this disk"
+"""Inferred; the simulator does not let go of its pools."""
+SLOT_TOO_LONG: Final = "value of slot is too long"
+"""Inferred."""
+RESIZE_EXPORTED: Final = "failure: can not resize while exported"
+"""Inferred; only with the quirk resize=needs-unexport."""
+COMPRESS: Final = "compression only available for btrfs"
+"""Documented."""
+
+
+def bad_enum(name: str) -> str:
+    """Seen."""
+    return f"input does not match any value of {name}"
+
+
+def trailing_characters(name: str) -> str:
+    """Seen."""
+    return f"value of {name} contains invalid trailing characters"
+
+
+def out_of_range(name: str, low: int, high: int) -> str:
+    """Seen in other menus; inferred here."""
+    return f"value of {name} out of range ({low}..{high})"
