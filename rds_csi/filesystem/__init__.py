@@ -1,0 +1,1 @@
+"""What stands on a volume's device and where it is mounted: formatting, mounts, growth, usage."""

@@ -1,0 +1,257 @@
+"""Making a file system, and the proof that has to come before.
+
+Only what is proven blank is formatted. "No signature found" is no such proof: ``blkid`` says
+it also of a device that it cannot read, and data needs no signature. So all of this must hold:
+
+* ``blkid -p`` ends with status 2 and prints nothing;
+* every sample of the device reads as zeros (:mod:`rds_csi.filesystem.probe`), past the page
+  cache, and none fails to be read;
+* the device has exactly the size that the volume is expected to have;
+* the volume was not made from a snapshot or another volume;
+* ``mkfs`` starts on the very device that was looked at, with its content still the same.
+
+An interrupted ``mkfs`` leaves a device that is not blank and holds nothing. It is recognised by
+a mark on the node, which carries the UUID of the file system to be made. The mark is written
+durably before ``mkfs`` starts and removed durably before the first mount. Should a mark outlive
+its volume's next user on another node, no data is lost either, because the mark alone proves
+nothing: a file system whose ``mkfs`` *finished* is never formatted again, mark or no mark.
+
+* ext4: ``mke2fs`` clears the old signature first and writes the primary superblock last, after
+  an fsync. Without a signature it is unfinished; with one it is finished.
+* xfs: ``mkfs.xfs`` sets ``sb_inprogress`` in its first superblock and clears it with its last
+  write; the kernel does not mount such a file system, so no data can be in it. The UUID in it
+  must be that of the mark.
+
+No file system is checked (``fsck``) before it is mounted. A journal left by a crash is replayed
+by the kernel; a checker that finds a dirty journal only reports errors that are none. Damage
+beyond that is a person's decision, so a mount that fails says what to do and nothing is changed.
+"""
+
+from dataclasses import dataclass
+from enum import Enum
+from typing import Final
+
+import structlog
+
+from rds_csi.errors import CommandFailed, Internal, NotBlank
+from rds_csi.filesystem.devices import BlockDevices, Device, Inspection
+from rds_csi.process import Runner
+from rds_csi.volume import MIB
+
+log = structlog.get_logger(__name__)
+
+_BLKID_TIMEOUT: Final = 30.0
+_MKFS_TIMEOUT: Final = 600.0
+"""Seconds. The call's own deadline is nearly always shorter."""
+_NOTHING_FOUND: Final = 2
+_MINIMUM_XFS: Final = 300 * MIB
+"""mkfs.xfs makes none smaller since xfsprogs 5.19."""
+
+
+class State(Enum):
+    """What a device was proven to hold: the file system wanted, nothing, or our own ruin."""
+
+    READY = "ready"
+    BLANK = "blank"
+    UNFINISHED = "unfinished"
+
+
+@dataclass(frozen=True, slots=True)
+class Signature:
+    """What ``blkid`` recognised: its ``TYPE``, ``UUID`` and partition table type, or empty."""
+
+    type: str = ""
+    uuid: str = ""
+    partitions: str = ""
+
+    def __bool__(self) -> bool:
+        return bool(self.type or self.partitions)
+
+    def __str__(self) -> str:
+        parts = [self.type] if self.type else []
+        if self.partitions:
+            parts.append(f"a partition table ({self.partitions})")
+        return " and ".join(parts)
+
+
+@dataclass(frozen=True, slots=True)
+class Examination:
+    """The verdict about a device, and what it rests on."""
+
+    state: State
+    inspection: Inspection | None = None
+
+
+class Formatter:
+    """Looks at devices and makes file systems on them."""
+
+    def __init__(self, runner: Runner, devices: BlockDevices) -> None:
+        self._runner = runner
+        self._devices = devices
+
+    async def examine(
+        self,
+        device: Device,
+        fs_type: str,
+        *,
+        size: int | None,
+        content_expected: bool,
+        mark: str,
+        volume: str,
+    ) -> Examination:
+        """Whether the device holds the file system wanted, or may be formatted.
+
+        ``size`` in bytes is what the device must have to be formatted (None: not known, so it is
+        not). ``mark`` is the UUID from the mark of an interrupted format, or empty.
+
+        Raises :class:`NotBlank`, saying what was found, for anything else.
+        """
+        signature = await self.signature(device, volume=volume)
+        if signature and signature.type != fs_type:
+            raise NotBlank(
+                f"{device.path} holds {signature}, not {fs_type}; it was not touched",
+                volume=volume,
+                advice="if nobody needs the content, delete the volume and create a new one",
+            )
+        if signature.type == "ext4":
+            return Examination(State.READY)
+        inspection = await self._inspect(device, volume)
+        if signature and inspection.unfinished is None:
+            return Examination(State.READY)
+        state = self._emptiness(device, signature, inspection, mark, volume)
+        if content_expected:
+            raise NotBlank(
+                f"{device.path} is blank, although the volume was made from a source",
+                volume=volume,
+            )
+        _require_size(device, fs_type, inspection.size, size, volume)
+        return Examination(state, inspection)
+
+    async def signature(self, device: Device, *, volume: str) -> Signature:
+        """What ``blkid`` recognises on the device, read from it and not from any cache.
+
+        Raises :class:`NotBlank` where it cannot tell: more than one thing, or an error.
+        """
+        result = await self._runner.run(
+            ["blkid", "-p", "-o", "export", str(device.path)],
+            timeout=_BLKID_TIMEOUT,
+            volume=volume,
+            check=False,
+        )
+        if result.returncode == _NOTHING_FOUND and not result.stdout.strip():
+            return Signature()
+        pairs = dict(line.partition("=")[::2] for line in result.stdout.splitlines())
+        found = Signature(pairs.get("TYPE", ""), pairs.get("UUID", ""), pairs.get("PTTYPE", ""))
+        if result.returncode != 0 or not found:
+            raise NotBlank(
+                f"blkid cannot tell what is on {device.path} (status {result.returncode}): "
+                f"{(result.stderr or result.stdout).strip()[:300] or 'no output'}",
+                volume=volume,
+            )
+        return found
+
+    async def make(
+        self, device: Device, fs_type: str, examination: Examination, *, uuid: str, volume: str
+    ) -> None:
+        """Make the file system; the mark with ``uuid`` must be written already.
+
+        Raises :class:`NotBlank` where the device changed since it was examined,
+        :class:`Internal` where ``mkfs`` did not leave what it should.
+        """
+        if examination.inspection is None:
+            raise Internal("not examined, or not to be formatted", volume=volume)
+        log.info(
+            "formatting", volume=volume, device=str(device.path), fs_type=fs_type,
+            state=examination.state.value,
+        )  # fmt: skip
+        command = mkfs_arguments(
+            fs_type, str(device.path), uuid=uuid, again=examination.state is State.UNFINISHED
+        )
+        try:
+            await self._devices.run_on(
+                device, examination.inspection, command, timeout=_MKFS_TIMEOUT, volume=volume
+            )
+        except CommandFailed as error:
+            raise Internal(
+                f"{fs_type} could not be made on {device.path}: "
+                f"{error.stderr.strip()[:500] or error.what}",
+                volume=volume,
+                advice="the next call tries again",
+            ) from error
+        made = await self.signature(device, volume=volume)
+        if (made.type, made.uuid) != (fs_type, uuid):
+            raise Internal(
+                f"mkfs.{fs_type} reported success, but {device.path} holds {made or 'nothing'}",
+                volume=volume,
+            )
+
+    async def _inspect(self, device: Device, volume: str) -> Inspection:
+        try:
+            return await self._devices.inspect(device, volume=volume)
+        except CommandFailed as error:
+            raise NotBlank(
+                f"{device.path} cannot be read, so it is not taken for blank: "
+                f"{error.stderr.strip()[:300]}",
+                volume=volume,
+            ) from error
+
+    @staticmethod
+    def _emptiness(
+        device: Device, signature: Signature, inspection: Inspection, mark: str, volume: str
+    ) -> State:
+        """Why it can be formatted as for its content; raises :class:`NotBlank` if it cannot."""
+        if not signature and inspection.data is None:
+            return State.BLANK
+        if mark and inspection.unfinished in (None, mark):
+            # No signature, or the superblock that mkfs.xfs had not finished: our own half.
+            return State.UNFINISHED
+        if inspection.unfinished is not None:
+            raise NotBlank(
+                f"{device.path} holds an xfs whose mkfs was interrupted, not by this node",
+                volume=volume,
+                advice="no data can be in it: delete the volume and create a new one",
+            )
+        raise NotBlank(
+            f"{device.path} holds data (at byte {inspection.data}) that no signature explains; "
+            "it was not touched",
+            volume=volume,
+            advice="if nobody needs the content, delete the volume and create a new one",
+        )
+
+
+def _require_size(device: Device, fs_type: str, found: int, size: int | None, volume: str) -> None:
+    if size is None:
+        raise NotBlank(
+            f"{device.path} is not formatted, because the size it should have is not known",
+            volume=volume,
+            advice="the PublishContext has no size: was it made by this driver's controller?",
+        )
+    if found != size:
+        raise NotBlank(
+            f"{device.path} has {found} bytes instead of {size}; it is not formatted",
+            volume=volume,
+            advice="if the volume was expanded meanwhile, detach it from the node and attach it "
+            "again",
+        )
+    if fs_type == "xfs" and size < _MINIMUM_XFS:
+        raise NotBlank(
+            f"xfs needs at least {_MINIMUM_XFS // MIB} MiB, the volume has {size} bytes",
+            volume=volume,
+            advice="create a larger volume, or use ext4",
+        )
+
+
+def mkfs_arguments(fs_type: str, device: str, *, uuid: str, again: bool) -> list[str]:
+    """The ``mkfs`` command for a device that may be formatted.
+
+    No force: both programs refuse a device that is in use, and ``mkfs.xfs`` one that holds
+    something, unless it is its own unfinished work (``again``). Nothing is discarded first: the
+    device is blank, and a discard of terabytes over the network would only take time. ext4:
+    no blocks are reserved for root, for a volume is no system disk, and inode tables are zeroed
+    by the kernel later. xfs: without ``nrext64``, which kernels before 5.19 do not mount.
+    """
+    if fs_type == "xfs":
+        force = ["-f"] if again else []
+        return ["mkfs.xfs", "-q", "-K", *force, "-i", "nrext64=0", "-m", f"uuid={uuid}", device]
+    extended = "nodiscard,lazy_itable_init=1"
+    return ["mkfs.ext4", "-q", "-m", "0", "-E", extended, "-U", uuid, device]

@@ -1,0 +1,232 @@
+"""The kernel's mount table, and the few acts that change it.
+
+The table (``/proc/self/mountinfo``, see ``proc_pid_mountinfo(5)``) is the truth: each act is
+checked in it afterwards, because ``mount`` and ``umount`` may be killed half-way or find that
+somebody else was there before. Nothing here forces an unmount or detaches lazily: either would
+cut off writers that still hold data.
+"""
+
+import os
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from rds_csi.errors import CommandFailed, FailedPrecondition, Internal, VolumeInUse
+from rds_csi.process import Runner
+
+log = structlog.get_logger(__name__)
+
+DeviceNumber = tuple[int, int]
+
+_ESCAPE: Final = re.compile(rb"\\([0-3][0-7]{2})")
+_FLAGS_OF_A_MOUNT: Final = frozenset(
+    {"nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime", "nosymfollow"}
+)
+"""Flags that belong to one mount and not to the file system. Remounting a bind mount sets all of
+them anew, so those that shall stay are repeated (``mount(2)``, MS_REMOUNT with MS_BIND)."""
+_TIMEOUT: Final = 60.0
+"""Seconds for one ``mount`` or ``umount``; replaying a large journal takes some."""
+_DEEPEST_STACK: Final = 128
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Mount:
+    """One line of the table.
+
+    ``devno`` is the device of the file system, ``root`` the directory or file in it that is
+    seen at ``point``. ``options`` belong to this mount, ``super_options`` to the file system.
+    """
+
+    devno: DeviceNumber
+    root: str
+    point: str
+    options: tuple[str, ...]
+    fs_type: str
+    source: str
+    super_options: tuple[str, ...]
+
+    @property
+    def read_only(self) -> bool:
+        """Whether this mount was made read-only."""
+        return "ro" in self.options
+
+    @property
+    def file_system_read_only(self) -> bool:
+        """Whether the file system takes no writes: mounted so, or the kernel met an error."""
+        return "ro" in self.super_options
+
+
+def parse(content: bytes) -> list[Mount]:
+    """The lines of a table in their order, which is that of mounting.
+
+    Takes bytes, because a path may hold any byte but NUL: what is not UTF-8 survives as
+    surrogates (``os.fsdecode``). A line that is none is passed over and logged.
+    """
+    mounts = []
+    for line in content.split(b"\n"):
+        if not line:
+            continue
+        mount = _parse_line(line)
+        if mount is None:
+            log.warning("unreadable line in the mount table", line=repr(line[:300]))
+        else:
+            mounts.append(mount)
+    return mounts
+
+
+def _parse_line(line: bytes) -> Mount | None:
+    # 36 35 98:0 /root /point options [tag[:value]...] - type source super-options
+    fields = line.split(b" ")
+    try:
+        separator = fields.index(b"-", 6)
+        major, minor = fields[2].split(b":")
+        fs_type, source, super_options = fields[separator + 1 : separator + 4]
+        return Mount(
+            devno=(int(major), int(minor)),
+            root=_unescape(fields[3]),
+            point=_unescape(fields[4]),
+            options=tuple(_unescape(fields[5]).split(",")),
+            fs_type=_unescape(fs_type),
+            source=_unescape(source),
+            super_options=tuple(_unescape(super_options).split(",")),
+        )
+    except ValueError:
+        return None
+
+
+def _unescape(field: bytes) -> str:
+    # The kernel writes space, tab, newline, '#' and backslash as three octal digits.
+    return os.fsdecode(_ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), field))
+
+
+class Mounts:
+    """The mount table as this process sees it, read anew for every question."""
+
+    def __init__(self, runner: Runner, *, table: Path = Path("/proc/self/mountinfo")) -> None:
+        self._runner = runner
+        self._table = table
+
+    def all(self) -> list[Mount]:
+        """The whole table."""
+        return parse(self._table.read_bytes())
+
+    def at(self, point: str) -> list[Mount]:
+        """The mounts exactly at ``point``, the visible one last; never that of a parent."""
+        return [mount for mount in self.all() if mount.point == point]
+
+    def of_file_system(self, devno: DeviceNumber) -> list[Mount]:
+        """The mounts of the file system on a block device."""
+        return [mount for mount in self.all() if mount.devno == devno]
+
+    def of_node(self, node: Path) -> list[Mount]:
+        """The bind mounts of a device node itself: raw block volumes that are published.
+
+        Such a mount has the file system that holds the node (devtmpfs) as its device, and the
+        node's path in there as its root. The node of a device that is gone matches no more: the
+        kernel adds ``//deleted`` to its root.
+        """
+        table = self.all()
+        holder = _covering(table, node)
+        if holder is None:
+            return []
+        root = _path_inside(holder, node)
+        return [mount for mount in table if (mount.devno, mount.root) == (holder.devno, root)]
+
+    async def mount(
+        self, device: Path, point: str, *, fs_type: str, options: Sequence[str], volume: str
+    ) -> Mount:
+        """Mount the file system on ``device`` at ``point``; returns what the table then shows.
+
+        Raises :class:`FailedPrecondition` with the kernel's words where it does not take the
+        file system, :class:`Internal` if the table does not show the mount.
+        """
+        try:
+            await self._run(
+                ["mount", "-t", fs_type, "-o", ",".join(options), str(device), point], volume
+            )
+        except CommandFailed as error:
+            raise FailedPrecondition(
+                f"{device} cannot be mounted as {fs_type}: {error.stderr.strip()}",
+                volume=volume,
+                advice="see the kernel's log on the node; a damaged file system has to be "
+                "repaired by a person (fsck.ext4 or xfs_repair)",
+            ) from error
+        return self._visible(point, volume)
+
+    async def bind(self, source: str, point: str, *, read_only: bool, volume: str) -> Mount:
+        """Show the directory or device node ``source`` at ``point`` as well.
+
+        The flags of the source's mount stay. Raises :class:`Internal` if the table does not
+        show the mount, or shows it writable although it was to be read-only.
+        """
+        await self._run(["mount", "--bind", source, point], volume)
+        mount = self._visible(point, volume)
+        if not read_only:
+            return mount
+        return await self.make_read_only(mount, volume=volume)
+
+    async def make_read_only(self, mount: Mount, *, volume: str) -> Mount:
+        """Make one bind mount read-only; the file system's other mounts stay as they are."""
+        kept = [flag for flag in mount.options if flag in _FLAGS_OF_A_MOUNT]
+        await self._run(
+            ["mount", "-o", ",".join(["remount", "bind", "ro", *kept]), mount.point], volume
+        )
+        changed = self._visible(mount.point, volume)
+        if not changed.read_only:
+            raise Internal(f"the mount at {mount.point} did not become read-only", volume=volume)
+        return changed
+
+    async def unmount(self, point: str, *, volume: str) -> None:
+        """Unmount everything at ``point``; returns when the table shows nothing there.
+
+        Usually that is one mount or none. Other drivers stacked a new bind mount on each
+        repeated publish, so there may be more. Raises :class:`VolumeInUse` where the kernel
+        says that files are open.
+        """
+        for _ in range(_DEEPEST_STACK):
+            before = len(self.at(point))
+            if not before:
+                return
+            try:
+                await self._run(["umount", point], volume)
+            except CommandFailed as error:
+                if "busy" not in error.stderr:
+                    raise
+                raise VolumeInUse(
+                    f"{point} cannot be unmounted: {error.stderr.strip()}",
+                    volume=volume,
+                    advice="a process on the node still uses it",
+                ) from error
+            if len(self.at(point)) >= before:
+                raise Internal(
+                    f"umount {point} reported success but unmounted nothing", volume=volume
+                )
+        raise Internal(f"more than {_DEEPEST_STACK} mounts at {point}", volume=volume)
+
+    async def _run(self, args: Sequence[str], volume: str) -> None:
+        await self._runner.run(args, timeout=_TIMEOUT, volume=volume)
+
+    def _visible(self, point: str, volume: str) -> Mount:
+        found = self.at(point)
+        if not found:
+            raise Internal(f"mount reported success but nothing is at {point}", volume=volume)
+        return found[-1]
+
+
+def _covering(table: Sequence[Mount], path: Path) -> Mount | None:
+    """The mount through which ``path`` is seen: the deepest, and of a stack the last."""
+    covering: Mount | None = None
+    for mount in table:
+        if path.is_relative_to(mount.point) and (
+            covering is None or len(mount.point) >= len(covering.point)
+        ):
+            covering = mount
+    return covering
+
+
+def _path_inside(mount: Mount, path: Path) -> str:
+    return os.path.normpath(f"{mount.root}/{path.relative_to(mount.point)}")
