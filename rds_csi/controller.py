@@ -33,6 +33,7 @@ from rds_csi.volume import (
     Record,
     check_name,
     is_volume_id,
+    owner_tag,
     volume_id,
 )
 
@@ -57,12 +58,13 @@ _CAPABILITIES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerSettings:
-    """``owner`` marks our records; ``list_page`` is in volumes."""
+    """``owner`` marks our records; ``reserve`` is in bytes, ``list_page`` in volumes."""
 
     owner: str
     cluster_id: str
     nqn_prefix: str
     defaults: VolumeParameters
+    reserve: int = 0
     list_page: int = 500
 
 
@@ -105,7 +107,7 @@ class Controller(csi.ControllerBase):
         disk, existed = await self._disks.create(
             slot=slot,
             size=capacity.size(),
-            file_path=self._disks.file_path(slot, parameters.volume_path),
+            file_path=f"{parameters.volume_path}/{slot}-{owner_tag(self._settings.owner)}.img",
             nqn=self._nqn(slot),
             port=parameters.nvme_port,
             record=record,
@@ -270,9 +272,10 @@ class Controller(csi.ControllerBase):
         if any(each.unsupported() for each in wanted):
             return csi.GetCapacityResponse(available_capacity=0, maximum_volume_size=0)
         pool = await self._disks.capacity(parameters.volume_path)
+        available = max(0, pool.free - self._settings.reserve)
         return csi.GetCapacityResponse(
-            available_capacity=pool.available,
-            maximum_volume_size=min(pool.available, MAXIMUM_SIZE),
+            available_capacity=available,
+            maximum_volume_size=min(available, MAXIMUM_SIZE),
             minimum_volume_size=MINIMUM_SIZE,
         )
 

@@ -18,7 +18,7 @@ from rds_csi.errors import (
     VolumeMismatch,
 )
 from rds_csi.nvme.host import host_identity
-from rds_csi.routeros import Disk, DiskChanged, Disks
+from rds_csi.routeros import Disk, Disks
 from rds_csi.volume import Record, is_legacy_id
 
 log = structlog.get_logger(__name__)
@@ -70,7 +70,9 @@ class Records:
                 continue
             try:
                 return await self._write(disk, record)
-            except DiskChanged as conflict:
+            except ConcurrentChange as conflict:
+                if not isinstance(conflict.disk, Disk):
+                    raise
                 disk, fresh = conflict.disk, True
         raise ConcurrentChange(
             f"its record changed under each of {_ATTEMPTS} attempts to write it",

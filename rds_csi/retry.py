@@ -11,7 +11,7 @@ at once, because ``backoff`` never catches ``CancelledError``.
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import backoff
 import structlog
@@ -99,7 +99,7 @@ async def retrying(
     def stretched(wait: float) -> float:
         return wait * (1.0 + policy.jitter * source.random())
 
-    def report(details: backoff.types.Details) -> None:
+    def report(details: Any) -> None:
         log.warning(
             "retrying",
             what=what,

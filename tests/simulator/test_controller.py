@@ -1,0 +1,537 @@
+"""The Controller service against RouterOS over real SSH: a volume's life and its refusals."""
+
+import asyncio
+from dataclasses import replace
+
+import pytest
+from rds_csi.nvme.host import host_identity
+
+from rds_csi.controller import Controller
+from rds_csi.csi import v1 as csi
+from rds_csi.errors import (
+    BadToken,
+    Code,
+    DriverError,
+    FailedPrecondition,
+    InvalidParameter,
+    InvalidRequest,
+    NodeNotFound,
+    NotOurs,
+    PoolFull,
+    SizeOutOfRange,
+    Unavailable,
+    VolumeInUse,
+    VolumeMismatch,
+    VolumeNotFound,
+)
+from rds_csi.fencing import make_node_id
+from rds_csi.volume import GIB, MIB, Record, volume_id
+
+from .conftest import CLUSTER, Rds
+
+NODE_A = make_node_id(CLUSTER, "worker-a")
+NODE_B = make_node_id(CLUSTER, "worker-b")
+Mode = csi.VolumeCapabilityAccessModeMode
+
+
+def mount(fs_type: str = "ext4", mode: Mode = Mode.SINGLE_NODE_WRITER) -> csi.VolumeCapability:
+    return csi.VolumeCapability(
+        mount=csi.VolumeCapabilityMountVolume(fs_type=fs_type),
+        access_mode=csi.VolumeCapabilityAccessMode(mode=mode),
+    )
+
+
+def block(mode: Mode = Mode.SINGLE_NODE_WRITER) -> csi.VolumeCapability:
+    return csi.VolumeCapability(
+        block=csi.VolumeCapabilityBlockVolume(),
+        access_mode=csi.VolumeCapabilityAccessMode(mode=mode),
+    )
+
+
+async def create(controller: Controller, name: str = "pvc-one", **fields) -> csi.Volume:
+    fields.setdefault("capacity_range", csi.CapacityRange(required_bytes=64 * MIB))
+    fields.setdefault("volume_capabilities", [mount()])
+    response = await controller.create_volume(csi.CreateVolumeRequest(name=name, **fields))
+    assert response.volume is not None
+    return response.volume
+
+
+async def publish(
+    controller: Controller, volume: csi.Volume, node: str = NODE_A, **fields
+) -> dict[str, str]:
+    fields.setdefault("volume_capability", mount())
+    response = await controller.controller_publish_volume(
+        csi.ControllerPublishVolumeRequest(
+            volume_id=volume.volume_id,
+            node_id=node,
+            volume_context=volume.volume_context,
+            **fields,
+        )
+    )
+    return response.publish_context
+
+
+async def unpublish(controller: Controller, volume: csi.Volume, node: str = NODE_A) -> None:
+    await controller.controller_unpublish_volume(
+        csi.ControllerUnpublishVolumeRequest(volume_id=volume.volume_id, node_id=node)
+    )
+
+
+async def delete(controller: Controller, slot: str) -> None:
+    await controller.delete_volume(csi.DeleteVolumeRequest(volume_id=slot))
+
+
+async def expand(controller: Controller, slot: str, size: int, limit: int = 0) -> int:
+    response = await controller.controller_expand_volume(
+        csi.ControllerExpandVolumeRequest(
+            volume_id=slot,
+            capacity_range=csi.CapacityRange(required_bytes=size, limit_bytes=limit),
+        )
+    )
+    assert response.node_expansion_required
+    return response.capacity_bytes
+
+
+class TestLife:
+    async def test_from_nothing_to_nothing(self, rds: Rds, controller: Controller) -> None:
+        volume = await create(controller)
+        assert volume.volume_id == volume_id("pvc-one")
+        assert volume.volume_context["ctrlLossTmo"] == "-1"
+        assert volume.volume_context["reconnectDelay"] == "5"
+        assert volume.volume_context["keepAliveTmo"] == "0"
+        assert not rds.disk(volume.volume_id).exported
+        context = await publish(controller, volume)
+        assert context["nqn"] == volume.volume_context["nqn"]
+        assert rds.disk(volume.volume_id).exported
+        assert await expand(controller, volume.volume_id, 128 * MIB) == 128 * MIB
+        await unpublish(controller, volume)
+        assert not rds.disk(volume.volume_id).exported
+        await delete(controller, volume.volume_id)
+        assert rds.slots() == []
+        assert rds.files() == []
+
+    async def test_each_operation_is_one_command(self, rds: Rds, controller: Controller) -> None:
+        await controller.get_capacity(csi.GetCapacityRequest())
+        count = rds.execs()
+        volume = await create(controller)
+        assert rds.execs() - count == 1
+        await publish(controller, volume)
+        assert rds.execs() - count == 2
+        await expand(controller, volume.volume_id, 128 * MIB)
+        assert rds.execs() - count == 3
+        await controller.controller_get_volume(
+            csi.ControllerGetVolumeRequest(volume_id=volume.volume_id)
+        )
+        assert rds.execs() - count == 4
+        await unpublish(controller, volume)
+        assert rds.execs() - count == 5
+        await controller.list_volumes(csi.ListVolumesRequest())
+        assert rds.execs() - count == 6
+        await delete(controller, volume.volume_id)
+        assert rds.execs() - count == 7
+
+    async def test_after_a_restart_publish_takes_two(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        volume = await create(controller)
+        successor = rds.controller()
+        await successor.get_capacity(csi.GetCapacityRequest())
+        count = rds.execs()
+        await publish(successor, volume)
+        assert rds.execs() - count == 2
+        await unpublish(successor, volume)
+        assert rds.execs() - count == 3
+
+
+class TestCreate:
+    @pytest.mark.parametrize("size", [int(1.5 * GIB), int(10.1 * GIB), 1025 * GIB])
+    async def test_never_smaller_than_asked(
+        self, rds: Rds, controller: Controller, size: int
+    ) -> None:
+        volume = await create(controller, capacity_range=csi.CapacityRange(required_bytes=size))
+        assert size <= volume.capacity_bytes < size + MIB
+        assert rds.disk(volume.volume_id).size == volume.capacity_bytes
+
+    async def test_the_same_again_is_the_same(self, controller: Controller) -> None:
+        assert await create(controller) == await create(controller)
+
+    async def test_the_same_after_growth(self, controller: Controller) -> None:
+        volume = await create(controller)
+        await expand(controller, volume.volume_id, 128 * MIB)
+        again = await create(controller)
+        assert again == replace(volume, capacity_bytes=128 * MIB)
+
+    @pytest.mark.parametrize(
+        "fields",
+        [
+            {"capacity_range": csi.CapacityRange(required_bytes=65 * MIB)},
+            {"capacity_range": csi.CapacityRange(required_bytes=MIB, limit_bytes=63 * MIB)},
+            {"volume_capabilities": [block()]},
+            {"volume_capabilities": [mount("xfs")]},
+            {"parameters": {"fencing": "hostNqn"}},
+            {"parameters": {"volumePath": "raid10/other"}},
+            {"parameters": {"nvmePort": "4421"}},
+        ],
+    )
+    async def test_the_name_with_other_properties(
+        self, controller: Controller, fields: dict[str, object]
+    ) -> None:
+        await create(controller)
+        with pytest.raises(VolumeMismatch) as caught:
+            await create(controller, **fields)
+        assert caught.value.code == Code.ALREADY_EXISTS
+
+    async def test_timers_of_an_existing_volume_come_from_the_request(
+        self, controller: Controller
+    ) -> None:
+        await create(controller)
+        again = await create(controller, parameters={"ctrlLossTmo": "600", "keepAliveTmo": "45"})
+        assert again.volume_context["ctrlLossTmo"] == "600"
+        assert again.volume_context["reconnectDelay"] == "5"
+        assert again.volume_context["keepAliveTmo"] == "45"
+
+    @pytest.mark.parametrize("existing", [True, False])
+    @pytest.mark.parametrize(
+        "parameters",
+        [{"ctrlLossTmo": "-2"}, {"reconnectDelay": "0"}, {"keepAliveTmo": "x"}, {"pool": "raid10"}],
+    )
+    async def test_bad_parameters_before_anything_is_created(
+        self, rds: Rds, controller: Controller, parameters: dict[str, str], existing: bool
+    ) -> None:
+        if existing:
+            await create(controller)
+        count = rds.execs()
+        with pytest.raises(InvalidParameter):
+            await create(controller, parameters=parameters)
+        assert rds.execs() == count
+
+    @pytest.mark.parametrize(
+        ("fields", "error"),
+        [
+            ({"name": ""}, InvalidRequest),
+            ({"name": "a\x00"}, InvalidRequest),
+            ({"volume_capabilities": []}, InvalidRequest),
+            ({"volume_capabilities": [csi.VolumeCapability()]}, InvalidRequest),
+            ({"volume_capabilities": [mount("btrfs")]}, InvalidRequest),
+            ({"volume_capabilities": [mount(), block()]}, InvalidRequest),
+            (
+                {"volume_capabilities": [mount(mode=Mode.MULTI_NODE_MULTI_WRITER)]},
+                InvalidRequest,
+            ),
+            ({"volume_capabilities": [mount(mode=Mode.UNKNOWN)]}, InvalidRequest),
+            ({"capacity_range": csi.CapacityRange(required_bytes=-1)}, InvalidRequest),
+            (
+                {"capacity_range": csi.CapacityRange(required_bytes=2, limit_bytes=1)},
+                SizeOutOfRange,
+            ),
+            ({"capacity_range": csi.CapacityRange(required_bytes=2**62)}, SizeOutOfRange),
+            ({"mutable_parameters": {"a": "b"}}, InvalidRequest),
+            (
+                {
+                    "volume_content_source": csi.VolumeContentSource(
+                        volume=csi.VolumeContentSourceVolumeSource(volume_id="pvc-x")
+                    )
+                },
+                InvalidRequest,
+            ),
+        ],
+    )
+    async def test_bad_requests_reach_nobody(
+        self,
+        rds: Rds,
+        controller: Controller,
+        fields: dict[str, object],
+        error: type[DriverError],
+    ) -> None:
+        count = rds.execs()
+        with pytest.raises(error):
+            await create(controller, **fields)
+        assert rds.execs() == count
+
+    async def test_a_full_pool(self, rds: Rds, controller: Controller) -> None:
+        rds.simulator.fill_pool("raid10", free=32 * MIB)
+        with pytest.raises(PoolFull) as caught:
+            await create(controller)
+        assert caught.value.code == Code.RESOURCE_EXHAUSTED
+        assert rds.slots() == []
+        assert rds.files() == []
+
+    async def test_somebody_elses_slot(self, rds: Rds, controller: Controller) -> None:
+        foreign = Record(owner="other/cluster", name="pvc-one", created=1, access="ext4")
+        await rds.add_disk(volume_id("pvc-one"), comment=foreign.encode())
+        before = rds.disk(volume_id("pvc-one"))
+        with pytest.raises(NotOurs):
+            await create(controller)
+        with pytest.raises(NotOurs):
+            await delete(controller, volume_id("pvc-one"))
+        with pytest.raises(NotOurs):
+            await expand(controller, volume_id("pvc-one"), GIB)
+        assert rds.disk(volume_id("pvc-one")) == before
+
+
+class TestPublish:
+    async def test_a_second_node_is_refused_by_name(self, controller: Controller) -> None:
+        volume = await create(controller)
+        await publish(controller, volume)
+        with pytest.raises(VolumeInUse, match="worker-a") as caught:
+            await publish(controller, volume, NODE_B)
+        assert caught.value.code == Code.FAILED_PRECONDITION
+        await unpublish(controller, volume)
+        await publish(controller, volume, NODE_B)
+
+    async def test_the_same_node_again(self, rds: Rds, controller: Controller) -> None:
+        volume = await create(controller)
+        context = await publish(controller, volume)
+        before = rds.disk(volume.volume_id)
+        assert await publish(controller, volume) == context
+        assert rds.disk(volume.volume_id) == before
+
+    async def test_the_same_node_in_another_way(self, controller: Controller) -> None:
+        volume = await create(controller)
+        await publish(controller, volume)
+        with pytest.raises(VolumeMismatch):
+            await publish(controller, volume, readonly=True)
+
+    async def test_read_only_reaches_the_node(self, controller: Controller) -> None:
+        volume = await create(controller)
+        assert (await publish(controller, volume, readonly=True))["readonly"] == "true"
+
+    async def test_block_goes_to_two_nodes(self, rds: Rds, controller: Controller) -> None:
+        shared = block(Mode.MULTI_NODE_MULTI_WRITER)
+        volume = await create(controller, volume_capabilities=[shared])
+        await publish(controller, volume, NODE_A, volume_capability=shared)
+        await publish(controller, volume, NODE_B, volume_capability=shared)
+        assert await published(controller, volume) == [NODE_A, NODE_B]
+        await unpublish(controller, volume, NODE_A)
+        assert rds.disk(volume.volume_id).exported
+        assert await published(controller, volume) == [NODE_B]
+
+    async def test_no_node_means_all(self, rds: Rds, controller: Controller) -> None:
+        shared = block(Mode.MULTI_NODE_MULTI_WRITER)
+        volume = await create(controller, volume_capabilities=[shared])
+        await publish(controller, volume, NODE_A, volume_capability=shared)
+        await publish(controller, volume, NODE_B, volume_capability=shared)
+        await unpublish(controller, volume, "")
+        assert await published(controller, volume) == []
+        assert not rds.disk(volume.volume_id).exported
+
+    async def test_unpublishing_is_repeatable(self, controller: Controller) -> None:
+        volume = await create(controller)
+        await unpublish(controller, volume)
+        await unpublish(controller, volume)
+        await delete(controller, volume.volume_id)
+        await unpublish(controller, volume)
+
+    async def test_another_replica_was_faster(self, rds: Rds, controller: Controller) -> None:
+        other = rds.controller()
+        volume = await create(controller)
+        await publish(other, volume, NODE_B)
+        with pytest.raises(VolumeInUse, match="worker-b"):
+            await publish(controller, volume, NODE_A)
+        await unpublish(other, volume, NODE_B)
+        await publish(controller, volume, NODE_A)
+
+    async def test_replicas_racing_never_both_win(self, rds: Rds, controller: Controller) -> None:
+        other = rds.controller()
+        for round_ in range(5):
+            volume = await create(controller, f"pvc-{round_}")
+            results = await asyncio.gather(
+                publish(controller, volume, NODE_A),
+                publish(other, volume, NODE_B),
+                return_exceptions=True,
+            )
+            winners = [result for result in results if isinstance(result, dict)]
+            assert len(winners) == 1
+            holder = await published(controller, volume)
+            assert holder == ([NODE_A] if isinstance(results[0], dict) else [NODE_B])
+
+    async def test_an_unknown_node(self, controller: Controller) -> None:
+        volume = await create(controller)
+        with pytest.raises(NodeNotFound):
+            await publish(controller, volume, "some-node")
+
+    async def test_an_unknown_volume(self, controller: Controller) -> None:
+        for slot in ("nothing", volume_id("nothing")):
+            with pytest.raises(VolumeNotFound):
+                await publish(controller, csi.Volume(volume_id=slot))
+
+    async def test_fencing_restricts_the_export(self, rds: Rds, controller: Controller) -> None:
+        volume = await create(controller, parameters={"fencing": "hostNqn"})
+        await publish(controller, volume, NODE_A)
+        assert rds.disk(volume.volume_id).allowed_host == host_identity(CLUSTER, NODE_A).nqn
+        await unpublish(controller, volume, NODE_A)
+        await publish(controller, volume, NODE_B)
+        assert rds.disk(volume.volume_id).allowed_host == host_identity(CLUSTER, NODE_B).nqn
+
+    async def test_a_published_volume_is_not_deleted(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        volume = await create(controller)
+        await publish(controller, volume)
+        before = rds.disk(volume.volume_id)
+        with pytest.raises(VolumeInUse, match="worker-a"):
+            await delete(controller, volume.volume_id)
+        assert rds.disk(volume.volume_id) == before
+
+
+class TestAdoption:
+    SLOT = "pvc-ccdecfad-a8bf-572e-9120-464c4d99f12f"
+
+    async def test_a_volume_of_the_go_driver(self, rds: Rds, controller: Controller) -> None:
+        await rds.add_disk(self.SLOT, exported=True)
+        assert [each.volume_id for each in await listed(controller)] == [self.SLOT]
+        volume = csi.Volume(volume_id=self.SLOT)
+        await publish(controller, volume)
+        assert await published(controller, volume) == [NODE_A]
+        with pytest.raises(VolumeInUse):
+            await publish(controller, volume, NODE_B)
+        await unpublish(controller, volume)
+        await delete(controller, self.SLOT)
+        assert rds.slots() == []
+        assert rds.files() == []
+
+    async def test_not_with_a_comment_of_somebody(self, rds: Rds, controller: Controller) -> None:
+        await rds.add_disk(self.SLOT, comment="do not touch")
+        assert await listed(controller) == []
+        for attempt in (
+            publish(controller, csi.Volume(volume_id=self.SLOT)),
+            delete(controller, self.SLOT),
+        ):
+            with pytest.raises(NotOurs):
+                await attempt
+        assert rds.disk(self.SLOT).comment == "do not touch"
+
+
+async def published(controller: Controller, volume: csi.Volume) -> list[str]:
+    response = await controller.controller_get_volume(
+        csi.ControllerGetVolumeRequest(volume_id=volume.volume_id)
+    )
+    assert response.status is not None
+    return response.status.published_node_ids
+
+
+async def listed(controller: Controller) -> list[csi.Volume]:
+    response = await controller.list_volumes(csi.ListVolumesRequest())
+    return [entry.volume for entry in response.entries if entry.volume]
+
+
+class TestQuestions:
+    async def test_listing_by_pages(self, rds: Rds, controller: Controller) -> None:
+        made = sorted([(await create(controller, f"pvc-{n}")).volume_id for n in range(7)])
+        await rds.add_disk("vm-disk-1", comment="somebody's")
+        found: list[str] = []
+        token = ""
+        count = rds.execs()
+        for _ in range(4):
+            response = await controller.list_volumes(
+                csi.ListVolumesRequest(max_entries=2, starting_token=token)
+            )
+            found += [entry.volume.volume_id for entry in response.entries if entry.volume]
+            token = response.next_token
+        assert found == made
+        assert token == ""
+        assert rds.execs() - count <= 4
+
+    @pytest.mark.parametrize("token", ["invalid-token", "7", "pvc-x"])
+    async def test_a_token_that_is_not_ours(self, controller: Controller, token: str) -> None:
+        with pytest.raises(BadToken):
+            await controller.list_volumes(csi.ListVolumesRequest(starting_token=token))
+
+    async def test_capacity(self, controller: Controller) -> None:
+        before = await controller.get_capacity(csi.GetCapacityRequest())
+        await create(controller)
+        after = await controller.get_capacity(csi.GetCapacityRequest())
+        assert before.available_capacity - after.available_capacity >= 64 * MIB
+        nothing = await controller.get_capacity(
+            csi.GetCapacityRequest(volume_capabilities=[mount("btrfs")])
+        )
+        assert nothing.available_capacity == 0
+
+    async def test_capacity_of_a_pool_that_is_not_there(self, controller: Controller) -> None:
+        with pytest.raises(FailedPrecondition, match="nopool"):
+            await controller.get_capacity(
+                csi.GetCapacityRequest(parameters={"volumePath": "nopool/csi"})
+            )
+
+    async def test_validation(self, controller: Controller) -> None:
+        volume = await create(controller)
+
+        async def ask(*wanted: csi.VolumeCapability, **fields):
+            return await controller.validate_volume_capabilities(
+                csi.ValidateVolumeCapabilitiesRequest(
+                    volume_id=volume.volume_id, volume_capabilities=list(wanted), **fields
+                )
+            )
+
+        yes = await ask(mount(), volume_context=volume.volume_context)
+        assert yes.confirmed is not None
+        assert yes.confirmed.volume_capabilities == [mount()]
+        no = await ask(mount(), mount(mode=Mode.MULTI_NODE_MULTI_WRITER))
+        assert no.confirmed is None
+        assert "volumeMode: Block" in no.message
+        no = await ask(mount(), parameters={"reconnectDelay": "0"})
+        assert no.confirmed is None
+        assert "reconnectDelay" in no.message
+        with pytest.raises(InvalidRequest):
+            await ask()
+        with pytest.raises(VolumeNotFound):
+            await controller.validate_volume_capabilities(
+                csi.ValidateVolumeCapabilitiesRequest(
+                    volume_id=volume_id("nothing"), volume_capabilities=[mount()]
+                )
+            )
+
+    async def test_only_what_is_there_is_offered(self, controller: Controller) -> None:
+        response = await controller.controller_get_capabilities(
+            csi.ControllerGetCapabilitiesRequest()
+        )
+        offered = {each.rpc.type for each in response.capabilities if each.rpc}
+        assert {int(each) for each in offered} == {1, 2, 3, 4, 8, 9, 10, 12, 13}
+
+
+class TestExpand:
+    async def test_already_large_enough(self, rds: Rds, controller: Controller) -> None:
+        volume = await create(controller)
+        assert await expand(controller, volume.volume_id, 32 * MIB) == 64 * MIB
+
+    async def test_beyond_the_limit(self, controller: Controller) -> None:
+        volume = await create(controller)
+        with pytest.raises(SizeOutOfRange):
+            await expand(controller, volume.volume_id, 16 * MIB, 32 * MIB)
+
+    @pytest.mark.parametrize("size", [0, -1])
+    async def test_without_a_size(self, controller: Controller, size: int) -> None:
+        volume = await create(controller)
+        with pytest.raises(InvalidRequest):
+            await expand(controller, volume.volume_id, size)
+
+    async def test_of_nothing(self, controller: Controller) -> None:
+        with pytest.raises(VolumeNotFound):
+            await expand(controller, volume_id("nothing"), GIB)
+
+
+class TestUnreachable:
+    async def test_nothing_is_taken_for_missing(self, rds: Rds, controller: Controller) -> None:
+        volume = await create(controller)
+        await rds.stop()
+        for attempt in (
+            create(controller),
+            delete(controller, volume.volume_id),
+            publish(controller, volume),
+            unpublish(controller, volume),
+            expand(controller, volume.volume_id, GIB),
+            published(controller, volume),
+            listed(controller),
+        ):
+            with pytest.raises(Unavailable) as caught:
+                await attempt
+            assert caught.value.code == Code.UNAVAILABLE
+
+    async def test_all_heals_when_it_returns(self, rds: Rds, controller: Controller) -> None:
+        volume = await create(controller)
+        await rds.stop()
+        with pytest.raises(Unavailable):
+            await publish(controller, volume)
+        await rds.start()
+        await rds.eventually(lambda: publish(controller, volume))
+        assert await published(controller, volume) == [NODE_A]
