@@ -8,8 +8,7 @@ Tracebacks are logged without local variables.
 import logging
 import re
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextvars import ContextVar
 from pathlib import PurePath
 from typing import Any, Final, Literal, TextIO
@@ -73,16 +72,11 @@ def set_level(level: Level) -> None:
     logging.getLogger().setLevel(logging.INFO if number <= logging.DEBUG else logging.WARNING)
 
 
-@contextmanager
-def hide(values: Iterable[str]) -> Iterator[None]:
-    """Keep these values out of every line logged in this context and the tasks it starts."""
-    known = tuple(value for value in values if len(value) >= _SHORTEST_SECRET)
+def hide(values: Iterable[str]) -> None:
+    """Keep these values out of every line of this context: of this task and those it starts."""
+    known = {*_hidden.get(), *(value for value in values if len(value) >= _SHORTEST_SECRET)}
     # The longest first: one may be part of another.
-    token = _hidden.set((*_hidden.get(), *sorted(known, key=len, reverse=True)))
-    try:
-        yield
-    finally:
-        _hidden.reset(token)
+    _hidden.set(tuple(sorted(known, key=len, reverse=True)))
 
 
 def scrub(text: str) -> str:

@@ -1,0 +1,58 @@
+"""The Identity service: who we are and what we offer."""
+
+from collections.abc import Callable, Mapping
+
+from rds_csi.csi import v1 as csi
+
+_Service = csi.PluginCapabilityServiceType
+_Expansion = csi.PluginCapabilityVolumeExpansionType
+
+
+class Identity(csi.IdentityBase):
+    """CSI Identity, the same beside the controller and beside the node.
+
+    ``ready`` tells whether the driver has finished starting. Whether the RDS can be reached is
+    no part of it: a driver that is restarted whenever its RDS is away helps nobody.
+    """
+
+    def __init__(
+        self,
+        *,
+        name: str,
+        version: str,
+        controller: bool,
+        ready: Callable[[], bool] = lambda: True,
+        manifest: Mapping[str, str] | None = None,
+    ) -> None:
+        self._name = name
+        self._version = version
+        self._controller = controller
+        self._ready = ready
+        self._manifest = dict(manifest or {})
+
+    async def get_plugin_info(self, message: csi.GetPluginInfoRequest) -> csi.GetPluginInfoResponse:
+        """Name and version; the sidecars exit if this fails."""
+        del message
+        return csi.GetPluginInfoResponse(
+            name=self._name, vendor_version=self._version, manifest=self._manifest
+        )
+
+    async def get_plugin_capabilities(
+        self, message: csi.GetPluginCapabilitiesRequest
+    ) -> csi.GetPluginCapabilitiesResponse:
+        """The controller where it is offered, and growth of volumes in use."""
+        del message
+        capabilities = [
+            csi.PluginCapability(
+                volume_expansion=csi.PluginCapabilityVolumeExpansion(type=_Expansion.ONLINE)
+            )
+        ]
+        if self._controller:
+            service = csi.PluginCapabilityService(type=_Service.CONTROLLER_SERVICE)
+            capabilities.insert(0, csi.PluginCapability(service=service))
+        return csi.GetPluginCapabilitiesResponse(capabilities=capabilities)
+
+    async def probe(self, message: csi.ProbeRequest) -> csi.ProbeResponse:
+        """Ready or still starting, at once. An error here would mean "restart me"."""
+        del message
+        return csi.ProbeResponse(ready=self._ready())
