@@ -202,11 +202,16 @@ class Session:
                 raise _repeated(self._failure, wait)
             self._connecting = asyncio.ensure_future(self._connect())
             self._connecting.add_done_callback(self._connect_done)
-        try:
-            return await asyncio.shield(self._connecting)
-        except DriverError as error:
-            # Several may wait for the same attempt: each gets an error of its own.
+        attempt = self._connecting
+        # Unlike a plain await, this leaves the attempt to the others if this caller is cancelled.
+        await asyncio.wait([attempt])
+        if attempt.cancelled():
+            raise ShuttingDown("the session with the RDS is closed")
+        error = attempt.exception()
+        if isinstance(error, DriverError):
+            # Several may have waited for the same attempt: each gets an error of its own.
             raise _repeated(error) from error
+        return attempt.result()
 
     def _connect_done(self, task: "asyncio.Task[asyncssh.SSHClientConnection]") -> None:
         self._connecting = None

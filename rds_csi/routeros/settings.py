@@ -119,5 +119,6 @@ def client_key(settings: SessionSettings) -> asyncssh.SSHKey:
         # Without the library's text and cause: neither may carry anything of the key.
         raise NotAuthorised(
             f"the key file {path} holds no private key that can be used",
-            advice="an OpenSSH private key is expected, and its passphrase if it has one",
+            advice="an OpenSSH key is expected, or one in PKCS#8 form if it has a passphrase "
+            "(ssh-keygen -p -m PKCS8)",
         ) from None
