@@ -1,0 +1,221 @@
+"""What this node remembers of the volumes staged on it: one small file for each.
+
+The files lie in a directory of the host, so they outlive the pod, and are hints: the kernel
+decides what is connected and mounted. They are needed for what the kernel cannot tell: how a
+volume was staged and published when asked again, which connections of an idle raw block volume
+are ours, and that a format was begun and not finished.
+"""
+
+import asyncio
+import json
+import os
+import re
+from collections.abc import Callable, Coroutine, Mapping
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+import aiofiles
+import aiofiles.os
+import structlog
+
+from rds_csi.errors import InvalidRequest
+
+T = TypeVar("T")
+log = structlog.get_logger(__name__)
+
+_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
+_VERSION: Final = 1
+_LARGEST: Final = 1024 * 1024
+"""Bytes; a file beyond that is not ours."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class StagedVolume:
+    """One volume.
+
+    ``fs_type`` is empty for raw block. ``staging_path`` is empty when it is not staged and only
+    ``formatting`` has to be kept. ``read_only``: nobody on this node may write. ``formatting``
+    is the UUID of a file system whose ``mkfs`` was begun (:mod:`rds_csi.filesystem.format`);
+    it is removed before the first mount. ``targets`` are the published paths, each with whether
+    it is read-only.
+    """
+
+    volume: str
+    nqn: str
+    address: str
+    port: int
+    staging_path: str
+    fs_type: str = ""
+    read_only: bool = False
+    mount_flags: tuple[str, ...] = ()
+    formatting: str = ""
+    targets: tuple[tuple[str, bool], ...] = ()
+
+    @property
+    def staged(self) -> bool:
+        """Whether it is more than the mark of an interrupted format."""
+        return bool(self.staging_path)
+
+    def target(self, path: str) -> bool | None:
+        """Whether the target at ``path`` is read-only, or None for no such target."""
+        return dict(self.targets).get(path)
+
+    def with_target(self, path: str, read_only: bool) -> Self:
+        """The same with one more target."""
+        return replace(self, targets=(*self.without_target(path).targets, (path, read_only)))
+
+    def without_target(self, path: str) -> Self:
+        """The same without that target."""
+        return replace(self, targets=tuple(each for each in self.targets if each[0] != path))
+
+    def encode(self) -> bytes:
+        """The file's content."""
+        return json.dumps({"version": _VERSION, **asdict(self)}, indent=1).encode() + b"\n"
+
+    @classmethod
+    def parse(cls, content: bytes) -> Self:
+        """The volume in a file's content; raises ValueError for anything that we did not write.
+
+        Fields we do not know are passed over: a later version may have written them.
+        """
+        values = json.loads(content)
+        if not isinstance(values, dict) or values.get("version") != _VERSION:
+            raise ValueError("no record of this version")
+        known = {name: read(values[name]) for name, read in _FIELDS.items() if name in values}
+        try:
+            return cls(**known)
+        except TypeError as error:
+            raise ValueError(str(error)) from None
+
+
+def _exactly(kind: type) -> Callable[[Any], Any]:
+    def read(value: Any) -> Any:
+        if type(value) is not kind:
+            raise ValueError(f"{value!r} is no {kind.__name__}")
+        return value
+
+    return read
+
+
+_text: Final = _exactly(str)
+_truth: Final = _exactly(bool)
+_list: Final = _exactly(list)
+
+
+def _target(value: Any) -> tuple[str, bool]:
+    path, read_only = _list(value)
+    return _text(path), _truth(read_only)
+
+
+_FIELDS: Final[Mapping[str, Callable[[Any], Any]]] = {
+    "volume": _text,
+    "nqn": _text,
+    "address": _text,
+    "port": _exactly(int),
+    "staging_path": _text,
+    "fs_type": _text,
+    "read_only": _truth,
+    "mount_flags": lambda value: tuple(_text(flag) for flag in _list(value)),
+    "formatting": _text,
+    "targets": lambda value: tuple(_target(each) for each in _list(value)),
+}
+
+
+def check_volume_id(volume: str) -> str:
+    """The id, if it can be the name of a file and the end of an NQN; else InvalidRequest."""
+    if not volume:
+        raise InvalidRequest("volume_id is missing")
+    if not _NAME.fullmatch(volume):
+        raise InvalidRequest(f"volume_id {volume[:128]!r} is none of this driver")
+    return volume
+
+
+class StagingStore:
+    """The files of one state directory."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    async def read(self, volume: str) -> StagedVolume | None:
+        """The volume, or None where there is none or its file is unreadable (logged)."""
+        path = self._path(volume)
+        try:
+            async with aiofiles.open(path, "rb") as file:
+                staged = StagedVolume.parse(await file.read(_LARGEST))
+            if staged.volume != volume:
+                raise ValueError(f"it is of volume {staged.volume!r}")  # noqa: TRY301 - as below
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, RecursionError) as error:
+            # No record is the safe reading: nothing is formatted or removed for want of one.
+            log.warning("unreadable staging record", path=str(path), error=str(error)[:300])
+            return None
+        return staged
+
+    async def write(self, staged: StagedVolume) -> None:
+        """Keep the volume: when this returns, the file survives a power cut.
+
+        Runs to its end even when the caller is cancelled: a write that is still under way
+        must not overtake the next call's.
+        """
+        await _to_its_end(self._write(self._path(staged.volume), staged.encode()))
+
+    async def delete(self, volume: str) -> None:
+        """Forget the volume, durably; none is fine."""
+        await _to_its_end(self._delete(self._path(volume)))
+
+    async def list(self) -> list[StagedVolume]:
+        """Every readable record, in the order of volume ids."""
+        try:
+            names = await aiofiles.os.listdir(self._directory)
+        except FileNotFoundError:
+            return []
+        volumes = sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
+        found = [await self.read(volume) for volume in volumes if _NAME.fullmatch(volume)]
+        return [staged for staged in found if staged is not None]
+
+    def _path(self, volume: str) -> Path:
+        return self._directory / f"{check_volume_id(volume)}.json"
+
+    async def _write(self, path: Path, content: bytes) -> None:
+        await aiofiles.os.makedirs(self._directory, mode=0o700, exist_ok=True)
+        # One writer per volume: the callers hold the volume's lock.
+        temporary = path.with_suffix(".tmp")
+        async with aiofiles.open(temporary, "wb") as file:
+            await file.write(content)
+            await file.flush()
+            await asyncio.to_thread(os.fsync, file.fileno())
+        await aiofiles.os.replace(temporary, path)
+        await asyncio.to_thread(_sync_directory, self._directory)
+
+    async def _delete(self, path: Path) -> None:
+        try:
+            await aiofiles.os.unlink(path)
+        except FileNotFoundError:
+            return
+        await asyncio.to_thread(_sync_directory, self._directory)
+
+
+def _sync_directory(directory: Path) -> None:
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+async def _to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """Await ``work``; a cancelled caller is let go only when it has ended."""
+    task = asyncio.ensure_future(work)
+    cancellation: asyncio.CancelledError | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancellation = cancellation or error
+    if cancellation is not None:
+        if not task.cancelled() and task.exception() is not None:
+            log.warning("unfinished while being cancelled", error=str(task.exception()))
+        raise cancellation
+    return task.result()
