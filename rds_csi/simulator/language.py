@@ -191,8 +191,10 @@ async def _return(arguments: Arguments) -> Value:
 async def _delay(arguments: Arguments) -> Value:
     value = await arguments.optional("delay-time", 1)
     duration = parse_duration(text_of(value)) if isinstance(value, str) else value
-    seconds = duration.seconds if isinstance(duration, Duration) else operators.number(duration)
-    await asyncio.sleep(seconds)
+    if isinstance(duration, Duration):
+        await asyncio.sleep(duration.seconds + duration.milliseconds / 1000)
+    else:
+        await asyncio.sleep(operators.number(duration))
     return None
 
 

@@ -28,9 +28,10 @@ class Id:
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """A time value, in whole seconds."""
+    """A time value. The milliseconds count for waiting only; they are not shown."""
 
     seconds: int
+    milliseconds: int = 0
 
 
 @dataclass(slots=True)
@@ -65,15 +66,15 @@ _ID: Final = re.compile(r"\*{1,2}[0-9A-Fa-f]+")
 
 
 def parse_duration(text: str) -> Duration | None:
-    """``1w2d3h4m5s`` or ``hh:mm:ss``; None when it is neither. Milliseconds are dropped."""
+    """``1w2d3h4m5s`` or ``hh:mm:ss``; None when it is neither."""
     if clock := _CLOCK.fullmatch(text):
         hours, minutes, seconds = (int(part) for part in clock.groups())
         return Duration(hours * 3600 + minutes * 60 + seconds)
     match = _DURATION.fullmatch(text)
     if not match or text.isdigit():
         return None
-    weeks, days, hours, minutes, seconds, _ = (int(part or 0) for part in match.groups())
-    return Duration(((weeks * 7 + days) * 24 + hours) * 3600 + minutes * 60 + seconds)
+    weeks, days, hours, minutes, seconds, rest = (int(part or 0) for part in match.groups())
+    return Duration(((weeks * 7 + days) * 24 + hours) * 3600 + minutes * 60 + seconds, rest)
 
 
 def word_value(text: str) -> Value:
