@@ -56,7 +56,7 @@ _driver_options = _options(
     ),
     _option("--driver-name", default=DEFAULT_DRIVER_NAME, help="CSI driver name."),
     _option("--nqn-prefix", default=DEFAULT_NQN_PREFIX, help="NQN prefix of exported volumes."),
-    _option("--drain-budget", type=float, default=20.0, help="Seconds to finish RPCs at the end."),
+    _option("--drain-budget", type=float, default=15.0, help="Seconds to finish RPCs at the end."),
     _option(
         "--operation-timeout",
         type=float,

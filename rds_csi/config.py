@@ -40,7 +40,7 @@ class DriverConfig:
     driver_name: str = DEFAULT_DRIVER_NAME
     nqn_prefix: str = DEFAULT_NQN_PREFIX
     metrics_address: str = ""
-    drain_budget: float = 20.0
+    drain_budget: float = 15.0
     operation_timeout: float = 110.0
 
     def __post_init__(self) -> None:
