@@ -1,0 +1,108 @@
+"""The reply is lost, before or after the command ran: the repeated call converges.
+
+What the controller does with an operation is one command, so "killed after each step" means
+killed before it ran, and killed after it ran and before its reply was read. A new controller
+takes over each time, as it does after ``kill -9``.
+"""
+
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from rds_csi.controller import Controller
+from rds_csi.errors import OutcomeUnknown, Unavailable
+
+from .conftest import Rds
+from .test_controller import (
+    MIB,
+    NODE_A,
+    NODE_B,
+    create,
+    delete,
+    expand,
+    publish,
+    published,
+    unpublish,
+)
+
+FAULTS = ["drop-before", "drop-after", "truncate"]
+
+
+async def killed(rds: Rds, fault: str, command: str, attempt: Callable[[Controller], Awaitable]):
+    """What a new controller achieves by repeating ``attempt``, whose first reply was lost."""
+    rds.simulator.faults.add(fault, match=command)
+    with pytest.raises((OutcomeUnknown, Unavailable)):
+        await attempt(rds.controller())
+    rds.simulator.faults.clear()
+    return await rds.eventually(lambda: attempt(rds.controller()))
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+class TestKilled:
+    async def test_in_create(self, rds: Rds, fault: str) -> None:
+        volume = await killed(rds, fault, "/disk/add", create)
+        assert rds.slots() == [volume.volume_id]
+        assert len(rds.files()) == 1
+        assert rds.disk(volume.volume_id).size == 64 * MIB
+
+    async def test_in_publish(self, rds: Rds, controller: Controller, fault: str) -> None:
+        volume = await create(controller)
+        await killed(rds, fault, "/disk/set", lambda each: publish(each, volume))
+        assert await published(controller, volume) == [NODE_A]
+        assert rds.disk(volume.volume_id).exported
+
+    async def test_in_publish_and_then_moved(
+        self, rds: Rds, controller: Controller, fault: str
+    ) -> None:
+        volume = await create(controller)
+        rds.simulator.faults.add(fault, match="/disk/set")
+        with pytest.raises((OutcomeUnknown, Unavailable)):
+            await publish(controller, volume)
+        await rds.eventually(lambda: unpublish(rds.controller(), volume))
+        await rds.eventually(lambda: publish(controller, volume, NODE_B))
+        assert await published(controller, volume) == [NODE_B]
+
+    async def test_in_unpublish(self, rds: Rds, controller: Controller, fault: str) -> None:
+        volume = await create(controller)
+        await publish(controller, volume)
+        await killed(rds, fault, "/disk/set", lambda each: unpublish(each, volume))
+        assert await published(controller, volume) == []
+        assert not rds.disk(volume.volume_id).exported
+
+    async def test_in_expand(self, rds: Rds, controller: Controller, fault: str) -> None:
+        volume = await create(controller)
+        size = await killed(
+            rds, fault, "/disk/set", lambda each: expand(each, volume.volume_id, 128 * MIB)
+        )
+        assert size == rds.disk(volume.volume_id).size == 128 * MIB
+
+    async def test_in_delete(self, rds: Rds, controller: Controller, fault: str) -> None:
+        volume = await create(controller)
+        await killed(rds, fault, "/disk/remove", lambda each: delete(each, volume.volume_id))
+        assert rds.slots() == []
+        assert rds.files() == []
+
+
+@pytest.mark.parametrize("command", ["/disk/remove", "/file/remove", "/disk/set"])
+async def test_the_rds_fails_in_the_middle_of_delete(
+    rds: Rds, controller: Controller, command: str
+) -> None:
+    volume = await create(controller)
+    rds.simulator.faults.add(
+        "runtime-error", match=command, command=command, text="action failed (6)"
+    )
+    with pytest.raises(Exception, match="action failed"):
+        await delete(controller, volume.volume_id)
+    await delete(controller, volume.volume_id)
+    assert rds.slots() == []
+    assert rds.files() == []
+
+
+async def test_the_rds_fails_in_the_middle_of_create(rds: Rds, controller: Controller) -> None:
+    rds.simulator.faults.add(
+        "runtime-error", match="/disk/add", command="/disk/add", text="action failed (6)"
+    )
+    with pytest.raises(Exception, match="action failed"):
+        await create(controller)
+    assert rds.files() == []
+    assert (await create(controller)).capacity_bytes == 64 * MIB
