@@ -39,7 +39,6 @@ class DriverConfig:
     cluster_id: str
     driver_name: str = DEFAULT_DRIVER_NAME
     nqn_prefix: str = DEFAULT_NQN_PREFIX
-    metrics_address: str = ""
     drain_budget: float = 15.0
     operation_timeout: float = 110.0
 
