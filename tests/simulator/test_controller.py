@@ -2,9 +2,9 @@
 
 import asyncio
 from dataclasses import replace
+from typing import Any
 
 import pytest
-from rds_csi.nvme.host import host_identity
 
 from rds_csi.controller import Controller
 from rds_csi.csi import v1 as csi
@@ -25,6 +25,7 @@ from rds_csi.errors import (
     VolumeNotFound,
 )
 from rds_csi.fencing import make_node_id
+from rds_csi.nvme.host import host_identity
 from rds_csi.volume import GIB, MIB, Record, volume_id
 
 from .conftest import CLUSTER, Rds
@@ -174,7 +175,7 @@ class TestCreate:
         ],
     )
     async def test_the_name_with_other_properties(
-        self, controller: Controller, fields: dict[str, object]
+        self, controller: Controller, fields: dict[str, Any]
     ) -> None:
         await create(controller)
         with pytest.raises(VolumeMismatch) as caught:
@@ -240,7 +241,7 @@ class TestCreate:
         self,
         rds: Rds,
         controller: Controller,
-        fields: dict[str, object],
+        fields: dict[str, Any],
         error: type[DriverError],
     ) -> None:
         count = rds.execs()

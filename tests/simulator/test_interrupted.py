@@ -11,6 +11,7 @@ import pytest
 
 from rds_csi.controller import Controller
 from rds_csi.errors import OutcomeUnknown, Unavailable
+from rds_csi.simulator.faults import FaultKind
 
 from .conftest import Rds
 from .test_controller import (
@@ -25,10 +26,12 @@ from .test_controller import (
     unpublish,
 )
 
-FAULTS = ["drop-before", "drop-after", "truncate"]
+FAULTS: list[FaultKind] = ["drop-before", "drop-after", "truncate"]
 
 
-async def killed(rds: Rds, fault: str, command: str, attempt: Callable[[Controller], Awaitable]):
+async def killed(
+    rds: Rds, fault: FaultKind, command: str, attempt: Callable[[Controller], Awaitable]
+):
     """What a new controller achieves by repeating ``attempt``, whose first reply was lost."""
     rds.simulator.faults.add(fault, match=command)
     with pytest.raises((OutcomeUnknown, Unavailable)):
@@ -39,20 +42,20 @@ async def killed(rds: Rds, fault: str, command: str, attempt: Callable[[Controll
 
 @pytest.mark.parametrize("fault", FAULTS)
 class TestKilled:
-    async def test_in_create(self, rds: Rds, fault: str) -> None:
+    async def test_in_create(self, rds: Rds, fault: FaultKind) -> None:
         volume = await killed(rds, fault, "/disk/add", create)
         assert rds.slots() == [volume.volume_id]
         assert len(rds.files()) == 1
         assert rds.disk(volume.volume_id).size == 64 * MIB
 
-    async def test_in_publish(self, rds: Rds, controller: Controller, fault: str) -> None:
+    async def test_in_publish(self, rds: Rds, controller: Controller, fault: FaultKind) -> None:
         volume = await create(controller)
         await killed(rds, fault, "/disk/set", lambda each: publish(each, volume))
         assert await published(controller, volume) == [NODE_A]
         assert rds.disk(volume.volume_id).exported
 
     async def test_in_publish_and_then_moved(
-        self, rds: Rds, controller: Controller, fault: str
+        self, rds: Rds, controller: Controller, fault: FaultKind
     ) -> None:
         volume = await create(controller)
         rds.simulator.faults.add(fault, match="/disk/set")
@@ -62,21 +65,21 @@ class TestKilled:
         await rds.eventually(lambda: publish(controller, volume, NODE_B))
         assert await published(controller, volume) == [NODE_B]
 
-    async def test_in_unpublish(self, rds: Rds, controller: Controller, fault: str) -> None:
+    async def test_in_unpublish(self, rds: Rds, controller: Controller, fault: FaultKind) -> None:
         volume = await create(controller)
         await publish(controller, volume)
         await killed(rds, fault, "/disk/set", lambda each: unpublish(each, volume))
         assert await published(controller, volume) == []
         assert not rds.disk(volume.volume_id).exported
 
-    async def test_in_expand(self, rds: Rds, controller: Controller, fault: str) -> None:
+    async def test_in_expand(self, rds: Rds, controller: Controller, fault: FaultKind) -> None:
         volume = await create(controller)
         size = await killed(
             rds, fault, "/disk/set", lambda each: expand(each, volume.volume_id, 128 * MIB)
         )
         assert size == rds.disk(volume.volume_id).size == 128 * MIB
 
-    async def test_in_delete(self, rds: Rds, controller: Controller, fault: str) -> None:
+    async def test_in_delete(self, rds: Rds, controller: Controller, fault: FaultKind) -> None:
         volume = await create(controller)
         await killed(rds, fault, "/disk/remove", lambda each: delete(each, volume.volume_id))
         assert rds.slots() == []

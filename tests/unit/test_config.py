@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -43,7 +44,7 @@ NODE = NodeConfig(node_id="worker-1")
         ({"operation_timeout": -1.0}, "--operation-timeout"),
     ],
 )
-def test_wrong_settings_of_the_driver(change: dict[str, object], flag: str) -> None:
+def test_wrong_settings_of_the_driver(change: dict[str, Any], flag: str) -> None:
     with pytest.raises(ConfigurationError, match=flag):
         replace(DRIVER, **change)
 
@@ -63,7 +64,7 @@ def test_wrong_settings_of_the_driver(change: dict[str, object], flag: str) -> N
         ({"list_page": 1001}, "--list-page"),
     ],
 )
-def test_wrong_settings_of_the_controller(change: dict[str, object], flag: str) -> None:
+def test_wrong_settings_of_the_controller(change: dict[str, Any], flag: str) -> None:
     with pytest.raises(ConfigurationError, match=flag):
         replace(CONTROLLER, **change)
 
@@ -85,7 +86,7 @@ def test_the_development_flag_replaces_the_host_key() -> None:
         ({"reap_grace": 0.0}, "--reap-grace"),
     ],
 )
-def test_wrong_settings_of_the_node(change: dict[str, object], flag: str) -> None:
+def test_wrong_settings_of_the_node(change: dict[str, Any], flag: str) -> None:
     with pytest.raises(ConfigurationError, match=flag):
         replace(NODE, **change)
 
