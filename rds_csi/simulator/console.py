@@ -1,11 +1,13 @@
 """One exec: parse the line, run it, collect what it prints."""
 
+import re
 from collections.abc import Iterator
+from typing import Final
 
 from rds_csi.simulator.device import Device
 from rds_csi.simulator.faults import Fault
 from rds_csi.simulator.grammar import Grammar
-from rds_csi.simulator.interpreter import NEWLINE, Interpreter, PromptSignal, ReturnSignal
+from rds_csi.simulator.interpreter import Interpreter, PromptSignal, ReturnSignal
 from rds_csi.simulator.journal import Exec
 from rds_csi.simulator.language import run_language_command
 from rds_csi.simulator.menus.tree import MenuTree, grammar
@@ -24,6 +26,10 @@ from rds_csi.simulator.syntax import (
     Unary,
 )
 from rds_csi.simulator.values import RuntimeFault
+
+_LINE_END: Final = re.compile(r"\r\n|\r|\n")
+_ERROR_END: Final = "\n"
+"""Error texts end with a bare LF, ``:put`` with CRLF (seen on 7.24.4)."""
 
 
 class Console:
@@ -51,34 +57,55 @@ class Console:
 
         Raises PromptSignal when the console would wait for input.
         """
+        menus = MenuTree(self._device, record, failing)
+        output: list[str] = []
+        try:
+            # Each line of text is a command line of its own: a line end ends a command.
+            for command_line in _LINE_END.split(line):
+                await self._run_line(command_line, record, menus, output, width)
+        except PromptSignal as signal:
+            record.outcome = "waiting-for-input"
+            raise PromptSignal("".join(output) + signal.prompt) from None
+        finally:
+            self._device.store.save()
+        return "".join(output)
+
+    async def _run_line(
+        self, line: str, record: Exec, menus: MenuTree, output: list[str], width: int
+    ) -> None:
+        """Parse and run one line; ``output`` grows by what it prints."""
         try:
             script = parse(line, self.grammar)
         except ParseFault as fault:
             record.outcome = "parse-error"
-            return fault.message + NEWLINE
+            output.append(fault.message + _ERROR_END)
+            return
         except RecursionError:
             record.outcome = "parse-error"
-            return "syntax error (line 1 column 1)" + NEWLINE
-        record.parsed = [command.name for command in commands(script)]
-        menus = MenuTree(self._device, record, failing)
-        interpreter = Interpreter(menus, run_language_command, self._device.globals, width)
+            output.append("syntax error (line 1 column 1)" + _ERROR_END)
+            return
+        record.parsed += [command.name for command in commands(script)]
+        quirks, globals_ = self._device.quirks, self._device.globals
+        interpreter = Interpreter(
+            menus,
+            run_language_command,
+            globals_,
+            output,
+            width=width,
+            error_location=quirks.error_location,
+        )
         record.outcome = "ok"
         try:
             await interpreter.run(script)
         except ReturnSignal:
-            pass
+            return
         except RuntimeFault as fault:
             record.outcome = "runtime-error"
-            interpreter.write(fault.message)
+            never = quirks.error_location == "never"
+            output.append((fault.message if never else fault.located) + _ERROR_END)
         except RecursionError:
             record.outcome = "runtime-error"
-            interpreter.write("maximum recursion depth reached")
-        except PromptSignal as signal:
-            record.outcome = "waiting-for-input"
-            raise PromptSignal("".join(interpreter.output) + signal.prompt) from None
-        finally:
-            self._device.store.save()
-        return "".join(interpreter.output)
+            output.append("maximum recursion depth reached" + _ERROR_END)
 
 
 def commands(  # noqa: C901, PLR0912 (one branch per kind of node)

@@ -47,6 +47,10 @@ class Quirks:
     """Channels served at once per connection, further ones hang; 0 for no limit (seen: 19)."""
     keepalive: Literal["answer", "refuse", "hang"] = "answer"
     """What becomes of ``keepalive@openssh.com``."""
+    error_location: Literal["seen", "always", "never"] = "seen"
+    """Whether error texts end with their place, ``(/disk/get; line 1)``. "seen": those that
+    nobody caught and those of ``:error``, as measured on 7.21 to 7.24; never those of commands
+    caught by ``:onerror``."""
     interleave: bool = False
     """Whether other sessions may run between two commands of one line."""
     stable_identifiers: bool = True
@@ -69,6 +73,7 @@ class Quirks:
 _CHOICES: Final = {
     "resize": ("honoured", "ignored", "needs-unexport"),
     "keepalive": ("answer", "refuse", "hang"),
+    "error_location": ("seen", "always", "never"),
 }
 
 

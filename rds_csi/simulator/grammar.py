@@ -137,7 +137,13 @@ LANGUAGE: Final = (
     Verb("while", (*values("condition"), *code("do")), unnamed=("condition",)),
     Verb("for", (_LOOP, *values("from", "to", "step"), *code("do")), unnamed=("counter",)),
     Verb("foreach", (_LOOP, *values("in"), *code("do")), unnamed=("counter",)),
-    Verb("onerror", (_NAME_PARAMETER, *code("in", "do")), unnamed=("name",), since=(7, 13)),
+    Verb("onerror", (_NAME_PARAMETER, *code("in", "do")), unnamed=("name", "in"), since=(7, 13)),
+    Verb(
+        "retry",
+        (*code("command", "on-error"), *values("delay", "max")),
+        unnamed=("command",),
+        since=(7, 15),
+    ),
     Verb("error", values("message"), unnamed=("message",)),
     Verb("return", values("value"), unnamed=("value",)),
     Verb("delay", values("delay-time"), unnamed=("delay-time",)),
@@ -159,5 +165,10 @@ LANGUAGE: Final = (
         unnamed=("value",),
         since=(7, 13),
     ),
-    Verb("deserialize", values("from", "value"), unnamed=("value",), since=(7, 13)),
+    Verb(
+        "deserialize",
+        (*values("from", "value"), _JSON_OPTIONS),
+        unnamed=("value",),
+        since=(7, 13),
+    ),
 )

@@ -23,7 +23,16 @@ from rds_csi.simulator.syntax import (
     Variable,
     Word,
 )
-from rds_csi.simulator.values import Array, Id, RuntimeFault, Value, is_id, text_of, word_value
+from rds_csi.simulator.values import (
+    NIL,
+    Array,
+    Id,
+    RuntimeFault,
+    Value,
+    is_id,
+    text_of,
+    word_value,
+)
 
 Row = Mapping[str, Value]
 NEWLINE = "\r\n"
@@ -52,6 +61,11 @@ class Function:
     script: Script
 
 
+@dataclass(frozen=True, slots=True)
+class _Global(Function):
+    """What a scope holds for a name declared with ``:global``."""
+
+
 @dataclass(slots=True)
 class Scope:
     """The variables of a block, and the block around it."""
@@ -59,12 +73,12 @@ class Scope:
     outer: "Scope | None" = None
     variables: dict[str, Value | Function] = field(default_factory=dict)
 
-    def find(self, name: str) -> "Scope | None":
-        """The nearest scope that declares the name."""
+    def find(self, name: str) -> "dict[str, Value | Function] | None":
+        """Where the nearest declaration of the name keeps its value."""
         scope: Scope | None = self
         while scope is not None and name not in scope.variables:
             scope = scope.outer
-        return scope
+        return scope.variables if scope else None
 
 
 class Menus(Protocol):
@@ -117,17 +131,28 @@ class Interpreter:
         menus: Menus,
         language: "Language",
         globals_: dict[str, Value | Function],
-        width: int = 80,
+        output: list[str],
+        *,
+        width: int,
+        error_location: str,
     ) -> None:
         self._menus = menus
         self._language = language
         self._globals = globals_
         self.width = width
-        self.output: list[str] = []
+        self._output = output
+        self._error_location = error_location
 
     def write(self, text: str) -> None:
         """Print ``text`` and a line end."""
-        self.output.append(text + NEWLINE)
+        self._output.append(text + NEWLINE)
+
+    def caught(self, fault: RuntimeFault) -> str:
+        """The text ``:onerror`` sees."""
+        with_place = self._error_location == "always" or (
+            self._error_location == "seen" and fault.command == ":error"
+        )
+        return fault.located if with_place else fault.message
 
     async def run(self, script: Script, scope: Scope | None = None) -> Value:
         """Run the statements; the value of the last one."""
@@ -144,12 +169,16 @@ class Interpreter:
         return result
 
     async def _command(self, command: Command, scope: Scope) -> Value:
-        if not command.path:
-            return await self._language(self, command, scope)
-        arguments = {
-            name: await self.argument(node, scope) for name, node in command.arguments.items()
-        }
-        return await self._menus.execute(Call(command, arguments, self, scope))
+        try:
+            if not command.path:
+                return await self._language(self, command, scope)
+            arguments = {
+                name: await self.argument(node, scope) for name, node in command.arguments.items()
+            }
+            return await self._menus.execute(Call(command, arguments, self, scope))
+        except RuntimeFault as fault:
+            fault.command = fault.command or command.name
+            raise
 
     async def argument(self, node: Node, scope: Scope) -> Value:
         """The value of a menu command's argument: words stay text, but for item ids."""
@@ -182,26 +211,30 @@ class Interpreter:
 
     def _lookup(self, name: str, scope: Scope) -> Value | Function:
         found = scope.find(name)
-        return found.variables[name] if found else self._globals.get(name)
+        if found is None:
+            return None
+        held = found[name]
+        return self._globals.get(name) if isinstance(held, _Global) else held
 
     def declare(self, name: str, value: Value | Function, scope: Scope) -> None:
         """``:local``."""
         scope.variables[name] = value
 
-    def declare_global(self, name: str, value: Value | Function) -> None:
-        """``:global`` with a value; without one the old value stays."""
+    def declare_global(self, name: str, value: Value | Function, scope: Scope) -> None:
+        """``:global``: with a value it is set, without one the old value stays."""
+        scope.variables[name] = _Global(Script(()))
         if value is not None or name not in self._globals:
             self._globals[name] = value
 
     def assign(self, name: str, value: Value | Function, scope: Scope) -> None:
         """``:set`` of a declared variable."""
         found = scope.find(name)
-        if found:
-            found.variables[name] = value
-        elif name in self._globals:
+        if found is None:
+            raise RuntimeFault(f"variable {name} is not declared")
+        if isinstance(found[name], _Global):
             self._globals[name] = value
         else:
-            raise RuntimeFault(f"variable {name} is not declared")
+            found[name] = value
 
     # Expressions
 
@@ -218,11 +251,11 @@ class Interpreter:
                 return (row or {}).get(name)
             case Variable(name):
                 held = self._lookup(name, scope)
-                return "(code)" if isinstance(held, Function) else held
+                return Array(["(code)"]) if isinstance(held, Function) else held
             case Text(parts):
                 return "".join([text_of(await self.evaluate(p, scope, row)) for p in parts])
             case Substitution(script):
-                return await self.run(script, scope)
+                return await self._substitute(script, scope)
             case ArrayLiteral(entries):
                 return await self._array(entries, scope, row)
             case Unary(operator, operand):
@@ -230,6 +263,15 @@ class Interpreter:
             case Binary():
                 return await self._binary(node, scope, row)
         raise RuntimeFault("cannot evaluate code here")
+
+    async def _substitute(self, script: Script, scope: Scope) -> Value:
+        """``[commands]``; ``:return`` inside, outside of a function, gives the value."""
+        if not script.statements:
+            return NIL
+        try:
+            return await self.run(script, scope)
+        except ReturnSignal as signal:
+            return signal.value
 
     async def _array(
         self, entries: tuple[tuple[str | None, Node], ...], scope: Scope, row: Row | None
@@ -253,13 +295,7 @@ class Interpreter:
 
     async def _binary(self, node: Binary, scope: Scope, row: Row | None) -> Value:
         left = await self.evaluate(node.left, scope, row)
-        if node.operator == "and" and not operators.truth(left):
-            return False
-        if node.operator == "or" and operators.truth(left):
-            return True
         right = await self.evaluate(node.right, scope, row)
-        if node.operator in ("and", "or"):
-            return operators.truth(right)
         return operators.binary(node.operator, left, right)
 
 

@@ -6,8 +6,9 @@ from typing import Final
 
 from rds_csi.simulator import operators, serialise
 from rds_csi.simulator.interpreter import Function, Interpreter, ReturnSignal, Scope
-from rds_csi.simulator.syntax import Binary, Command, Literal, Node, Script, Variable, Word
+from rds_csi.simulator.syntax import Binary, Command, Literal, Node, Script, Variable
 from rds_csi.simulator.values import (
+    NIL,
     Array,
     Duration,
     Id,
@@ -91,7 +92,8 @@ async def _local(arguments: Arguments) -> Value:
 
 async def _global(arguments: Arguments) -> Value:
     value = await _new_value(arguments)
-    arguments.interpreter.declare_global(_name(arguments.node("name")), value)
+    name = _name(arguments.node("name"))
+    arguments.interpreter.declare_global(name, value, arguments.scope)
     return None
 
 
@@ -175,9 +177,28 @@ async def _onerror(arguments: Arguments) -> Value:
     try:
         await arguments.run("in")
     except RuntimeFault as fault:
-        await arguments.run("do", Scope(arguments.scope, {name: fault.message}))
+        await arguments.run(
+            "do", Scope(arguments.scope, {name: arguments.interpreter.caught(fault)})
+        )
         return True
     return False
+
+
+async def _retry(arguments: Arguments) -> Value:
+    """Run a block until it does not fail; ``max`` times at most, 0 means not at all."""
+    pause = await arguments.optional("delay", Duration(0))
+    seconds = pause.milliseconds / 1000 if isinstance(pause, Duration) else operators.number(pause)
+    for left in reversed(range(operators.number(await arguments.value("max")))):
+        try:
+            return await arguments.run("command")
+        except RuntimeFault:
+            if left:
+                await asyncio.sleep(seconds)
+            elif arguments.given("on-error"):
+                return await arguments.run("on-error")
+            else:
+                raise
+    return None
 
 
 async def _error(arguments: Arguments) -> Value:
@@ -185,14 +206,14 @@ async def _error(arguments: Arguments) -> Value:
 
 
 async def _return(arguments: Arguments) -> Value:
-    raise ReturnSignal(await arguments.optional("value"))
+    raise ReturnSignal(await arguments.value("value"))
 
 
 async def _delay(arguments: Arguments) -> Value:
     value = await arguments.optional("delay-time", 1)
-    duration = parse_duration(text_of(value)) if isinstance(value, str) else value
+    duration = parse_duration(value) if isinstance(value, str) else value
     if isinstance(duration, Duration):
-        await asyncio.sleep(duration.seconds + duration.milliseconds / 1000)
+        await asyncio.sleep(duration.milliseconds / 1000)
     else:
         await asyncio.sleep(operators.number(duration))
     return None
@@ -223,7 +244,7 @@ async def _pick(arguments: Arguments) -> Value:
     if isinstance(value, Array):
         picked = value.values()[max(begin, 0) : max(end, 0)]
         if end_value is None:
-            return picked[0] if picked else None
+            return picked[0] if picked else NIL
         return Array(picked)
     return text_of(value)[max(begin, 0) : max(end, 0)]
 
@@ -236,9 +257,9 @@ async def _find(arguments: Arguments) -> Value:
         for position, item in enumerate(value.values()):
             if position >= begin and operators.equal(item, key):
                 return position
-        return None
+        return NIL
     position = text_of(value).find(text_of(key), begin)
-    return None if position < 0 else position
+    return NIL if position < 0 else position
 
 
 async def _typeof(arguments: Arguments) -> Value:
@@ -250,22 +271,26 @@ async def _tostr(arguments: Arguments) -> Value:
 
 
 async def _tonum(arguments: Arguments) -> Value:
-    return number_of(await arguments.value("value"))
+    number = number_of(await arguments.value("value"))
+    return NIL if number is None else number
 
 
 async def _tobool(arguments: Arguments) -> Value:
-    return truth_of(await arguments.value("value"))
+    truth = truth_of(await arguments.value("value"))
+    return NIL if truth is None else truth
 
 
 async def _toid(arguments: Arguments) -> Value:
     text = text_of(await arguments.value("value"))
-    return Id(text) if is_id(text) else None
+    return Id(text) if is_id(text) else NIL
 
 
 async def _totime(arguments: Arguments) -> Value:
     value = await arguments.value("value")
     seconds = number_of(value)
-    return parse_duration(text_of(value)) if seconds is None else Duration(seconds)
+    if seconds is not None:
+        return Duration(seconds * 1000)
+    return parse_duration(text_of(value)) or NIL
 
 
 async def _toarray(arguments: Arguments) -> Value:
@@ -275,15 +300,20 @@ async def _toarray(arguments: Arguments) -> Value:
 async def _serialize(arguments: Arguments) -> Value:
     if await arguments.value("to") != "json":
         raise RuntimeFault("input does not match any value of to")
-    node = arguments.node("options") if arguments.given("options") else Literal("")
-    options = node.text if isinstance(node, Word) else await arguments.optional("options", "")
-    return serialise.to_json(await arguments.value("value"), frozenset(text_of(options).split(",")))
+    return serialise.to_json(await arguments.value("value"), await _options(arguments))
 
 
 async def _deserialize(arguments: Arguments) -> Value:
     if await arguments.value("from") != "json":
         raise RuntimeFault("input does not match any value of from")
-    return serialise.from_json(text_of(await arguments.value("value")))
+    text = text_of(await arguments.value("value"))
+    return serialise.from_json(text, await _options(arguments))
+
+
+async def _options(arguments: Arguments) -> frozenset[str]:
+    """Words separated by commas, or an array of them."""
+    value = await arguments.optional("options", "")
+    return frozenset(text_of(item) for item in array_of(value).values())
 
 
 _COMMANDS: Final[dict[str, Callable[[Arguments], Awaitable[Value]]]] = {
@@ -297,6 +327,7 @@ _COMMANDS: Final[dict[str, Callable[[Arguments], Awaitable[Value]]]] = {
     "for": _for,
     "foreach": _foreach,
     "onerror": _onerror,
+    "retry": _retry,
     "error": _error,
     "return": _return,
     "delay": _delay,

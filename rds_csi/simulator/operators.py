@@ -5,9 +5,11 @@ import re
 from typing import Final
 
 from rds_csi.simulator.values import (
+    NIL,
     Array,
     Duration,
     Id,
+    Nil,
     RuntimeFault,
     Value,
     number_of,
@@ -30,26 +32,41 @@ _CLASSES: Final = {
 
 def equal(left: Value, right: Value) -> bool:
     """Equality. An id equals no text and nothing equals no text; other types meet as text."""
-    if isinstance(left, Id) != isinstance(right, Id) or (left is None) != (right is None):
+    if isinstance(left, Id) != isinstance(right, Id) or _unset(left) != _unset(right):
         return False
     if isinstance(left, bool) or isinstance(right, bool):
-        return truth_of(left) is not None and truth_of(left) == truth_of(right)
+        return _switch(left) is not None and _switch(left) == _switch(right)
     if isinstance(left, int) or isinstance(right, int):
         first, second = number_of(left), number_of(right)
         return first is not None and first == second
     return text_of(left) == text_of(right)
 
 
+def _unset(value: Value) -> bool:
+    return value is None or isinstance(value, Nil)
+
+
+def _switch(value: Value) -> bool | None:
+    """Yes or no, as a property's value may be given; a number is neither."""
+    if isinstance(value, bool):
+        return value
+    return {"yes": True, "true": True, "no": False, "false": False}.get(
+        value if isinstance(value, str) else ""
+    )
+
+
 def less(left: Value, right: Value) -> bool:
-    """Order: numbers as numbers, everything else as text."""
-    if isinstance(left, int | Duration) or isinstance(right, int | Duration):
-        return number(left) < number(right)
-    return text_of(left) < text_of(right)
+    """Order of numbers and times; text has none."""
+    if isinstance(left, Duration) and isinstance(right, Duration):
+        return left.milliseconds < right.milliseconds
+    if isinstance(left, str) and isinstance(right, str):
+        raise RuntimeFault("cannot compare if string is less than string")
+    return number(left) < number(right)
 
 
 def number(value: Value) -> int:
-    """The number a value is, or a fault."""
-    result = number_of(value)
+    """The number a value is, or a fault. Nothing counts as 0."""
+    result = 0 if _unset(value) else number_of(value)
     if result is None:
         raise RuntimeFault(f"cannot use {type_of(value)} as a number")
     return result
@@ -59,7 +76,7 @@ def truth(value: Value) -> bool:
     """The condition a value is, or a fault."""
     result = truth_of(value)
     if result is None:
-        raise RuntimeFault("conditional not boolean")
+        raise RuntimeFault("conditional is not boolean")
     return result
 
 
@@ -79,7 +96,7 @@ def index(container: Value, key: Value) -> Value:
     if not isinstance(container, Array):
         return None
     if isinstance(key, int) and not isinstance(key, bool):
-        return container.items[key] if 0 <= key < len(container.items) else None
+        return container.items[key] if 0 <= key < len(container.items) else NIL
     return container.keys.get(text_of(key))
 
 
@@ -147,8 +164,12 @@ def _compare(operator: str, left: Value, right: Value) -> bool:
 def binary(  # noqa: PLR0911 (one branch per operator)
     operator: str, left: Value, right: Value
 ) -> Value:
-    """The result of an infix operator, ``and`` and ``or`` excepted: those do not always look."""
+    """The result of an infix operator. Both sides are known: RouterOS always looks at both."""
     match operator:
+        case "and":
+            return truth(left) and truth(right)
+        case "or":
+            return truth(left) or truth(right)
         case "=" | "!=" | "<" | ">" | "<=" | ">=":
             return _compare(operator, left, right)
         case "~":
@@ -161,4 +182,5 @@ def binary(  # noqa: PLR0911 (one branch per operator)
             return text_of(left) + text_of(right)
         case ",":
             return concatenate(left, right)
-    return _arithmetic(operator, number(left), number(right))
+    result = _arithmetic(operator, number(left), number(right))
+    return (result + 2**63) % 2**64 - 2**63

@@ -21,17 +21,15 @@ from rds_csi.simulator.syntax import (
 
 _WORD: Final = re.compile(r"[a-z0-9-]+")
 _ARGUMENT: Final = re.compile(r"([A-Za-z.][A-Za-z0-9.-]*)(=?)")
-_VARIABLES: Final = re.compile(r"[A-Za-z0-9]+(?:,[A-Za-z0-9]+)?")
+_VARIABLES: Final = re.compile(r"[A-Za-z][A-Za-z0-9]*(?:,[A-Za-z][A-Za-z0-9]*)?")
+_DECLARING: Final = frozenset({"local", "global"})
+_BLOCK_VARIABLES: Final = frozenset({"for", "foreach", "onerror"})
 _MONITOR_FLAGS: Final = frozenset({"once", "follow", "append", "interval", "duration"})
 
 
 def parse(line: str, grammar: Grammar) -> Script:
     """The script in ``line``. Raises :class:`ParseFault`; has no effect on anything."""
-    for position, char in enumerate(line):
-        if char in "\r\n\0":
-            raise ParseFault("syntax error", position)
-    parser = CommandParser(line, grammar)
-    return parser.script("")
+    return CommandParser(line, grammar).script("")
 
 
 class CommandParser(ExpressionParser):
@@ -41,6 +39,7 @@ class CommandParser(ExpressionParser):
         super().__init__(line)
         self._grammar = grammar
         self._menu: tuple[tuple[str, ...], MenuNode] = ((), grammar.root)
+        self._declared: list[set[str]] = []
 
     @property
     def _version(self) -> Version:
@@ -51,6 +50,7 @@ class CommandParser(ExpressionParser):
         self.deeper()
         filter_outside, menu_outside = self.outside_where(), self._menu
         statements: list[Statement] = []
+        self._declared.append(set())
         while not self._script_ends(end):
             statement = self._statement()
             if statement is not None:
@@ -58,6 +58,7 @@ class CommandParser(ExpressionParser):
             self.skip_blanks()
             if self.peek() not in (";", end) and self.peek():
                 raise self.fault("expected end of command")
+        self._declared.pop()
         self.inside_where(filter_outside)
         self._menu = menu_outside
         self.shallower()
@@ -114,7 +115,16 @@ class CommandParser(ExpressionParser):
         verb = self._grammar.language.get(word.group()) if word else None
         if verb is None:
             raise self._bad_name(start, word)
-        return self._command((), verb, frozenset())
+        return self._language_verb(verb)
+
+    def _language_verb(self, verb: Verb) -> Command:
+        """A language command; what it declares is known from there on, or in its blocks."""
+        if verb.name not in _BLOCK_VARIABLES:
+            return self._command((), verb, frozenset())
+        self._declared.append(set())
+        command = self._command((), verb, frozenset())
+        self._declared.pop()
+        return command
 
     def _menu_command(self, path: tuple[str, ...], menu: MenuNode) -> Statement | None:
         """The command at the end of a path given with slashes or blanks."""
@@ -131,6 +141,8 @@ class CommandParser(ExpressionParser):
                 if self._arguments_end() or self.peek() == "{":
                     return self._enter(path, menu)
                 continue
+            if not path and name in self._grammar.language:
+                return self._language_verb(self._grammar.language[name])
             if name not in menu.verbs:
                 raise self._bad_name(start, word)
             # Within its arguments, "[find …]" means this menu's find.
@@ -188,7 +200,9 @@ class CommandParser(ExpressionParser):
         if match:
             parameter = verb.parameter(match.group(1), self._version)
             if parameter and match.group(2):
-                return parameter.name, self._parameter_value(parameter)
+                if parameter.kind is Kind.FLAG:
+                    raise self.fault("expected end of command", self.position - 1)
+                return parameter.name, self._parameter_value(parameter, verb)
             if parameter and parameter.kind is Kind.FLAG:
                 return parameter.name, Literal(value=True)
             if match.group(2):
@@ -196,33 +210,52 @@ class CommandParser(ExpressionParser):
         self.position = start
         for name in verb.unnamed:
             unnamed = verb.parameter(name, self._version)
-            if name not in given and unnamed:
-                return name, self._parameter_value(unnamed)
+            if name in given or not unnamed:
+                continue
+            if unnamed.kind is not Kind.CODE or self.peek() == "{":
+                return name, self._parameter_value(unnamed, verb)
         if match and match.group(1) in _MONITOR_FLAGS:
             raise self.fault(f"bad parameter {match.group(1)}", start)
         raise self.fault("expected end of command", start)
 
-    def _parameter_value(self, parameter: Parameter) -> Node:
+    def _parameter_value(self, parameter: Parameter, verb: Verb) -> Node:
         match parameter.kind:
             case Kind.CODE:
-                self.skip_blanks()
-                self.expect("{")
-                return self.script("}")
+                return self._code(verb)
             case Kind.NAME:
-                return self._variable_name()
+                return self._variable_name(verb)
             case Kind.CHOICES:
                 return self._choices(parameter)
         return self.value()
 
-    def _variable_name(self) -> Node:
-        """The name of a variable to set, or ``($array->"key")`` to set an entry of it."""
+    def _code(self, verb: Verb) -> Script:
+        """A block. That of a function sees no variables from outside."""
+        self.skip_blanks()
+        self.expect("{")
+        outside = self._declared
+        if verb.name in _DECLARING or verb.name == "set":
+            self._declared = []
+        script = self.script("}")
+        self._declared = outside
+        return script
+
+    def _variable_name(self, verb: Verb) -> Node:
+        """The name of a variable, or ``($array->"key")`` to set an entry of one."""
+        start = self.position
         if self.peek() and self.peek() in '"(':
-            return self.value()
-        self.take("$")
-        match = self.match(_VARIABLES)
-        if not match:
-            raise self.fault("expected variable name")
-        return Literal(match.group())
+            node = self.value()
+        else:
+            self.take("$")
+            match = self.match(_VARIABLES)
+            if not match:
+                raise self.fault("expected variable name")
+            node = Literal(match.group())
+        if isinstance(node, Literal) and isinstance(node.value, str):
+            if verb.name != "set":
+                self._declared[-1].update(node.value.split(","))
+            elif not any(node.value in names for names in self._declared):
+                raise self.fault("syntax error", start)
+        return node
 
     def _choices(self, parameter: Parameter) -> Node:
         """Words out of a list; one the version does not know kills the line."""

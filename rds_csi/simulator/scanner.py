@@ -214,6 +214,8 @@ class Scanner:
         if following == "(":
             self.position += 2
             return self.expression(")")
+        if following == '"':
+            raise self.fault()
         return self.variable()
 
     def _escape(self) -> str:

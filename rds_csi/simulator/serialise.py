@@ -4,7 +4,16 @@ import json
 import re
 from typing import Any, Final
 
-from rds_csi.simulator.values import Array, Duration, Id, RuntimeFault, Value, text_of
+from rds_csi.simulator.values import (
+    Array,
+    Duration,
+    Id,
+    Nil,
+    RuntimeFault,
+    Value,
+    text_of,
+    word_value,
+)
 
 _NUMERIC: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
 _ESCAPED: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
@@ -24,7 +33,7 @@ def _json(  # noqa: PLR0911 (one branch per type)
     value: Value, *, convert: bool, pretty: bool, depth: int
 ) -> str:
     match value:
-        case None:
+        case None | Nil():
             return "null"
         case bool():
             return "true" if value else "false"
@@ -69,24 +78,29 @@ def _json_string(text: str) -> str:
     return '"' + "".join(quoted) + '"'
 
 
-def from_json(text: str) -> Value:
-    """The value of a JSON text (``:deserialize from=json``)."""
+def from_json(text: str, options: frozenset[str]) -> Value:
+    """The value of a JSON text (``:deserialize from=json``).
+
+    Text that looks like a number, time or id becomes one, unless ``json.no-string-conversion``
+    is given.
+    """
     try:
-        return _value(json.loads(text.encode("latin-1")))
+        parsed = json.loads(text.encode("latin-1"))
     except ValueError as error:
-        raise RuntimeFault("bad json") from error
+        raise RuntimeFault("failed to parse json") from error
+    return _value(parsed, convert="json.no-string-conversion" not in options)
 
 
-def _value(parsed: Any) -> Value:
+def _value(parsed: Any, *, convert: bool) -> Value:
     match parsed:
         case dict():
-            return Array(keys={str(key): _value(item) for key, item in parsed.items()})
+            items = {str(key): _value(item, convert=convert) for key, item in parsed.items()}
+            return Array(keys=items)
         case list():
-            return Array([_value(item) for item in parsed])
-        case float():
-            return str(parsed)
+            return Array([_value(item, convert=convert) for item in parsed])
         case str():
-            return parsed.encode("utf-8", "surrogatepass").decode("latin-1")
+            text = parsed.encode("utf-8", "surrogatepass").decode("latin-1")
+            return word_value(text) if convert else text
         case None | bool() | int():
             return parsed
-    raise RuntimeFault("bad json")
+    return str(parsed)

@@ -12,11 +12,32 @@ from typing import Final
 
 
 class RuntimeFault(Exception):
-    """A command failed while running; ``:onerror`` can catch it and sees ``message``."""
+    """A command failed while running; ``:onerror`` can catch it.
 
-    def __init__(self, message: str) -> None:
+    ``argument`` names the parameter at fault, ``command`` the command, once it is known.
+    """
+
+    def __init__(self, message: str, *, argument: str = "") -> None:
         super().__init__(message)
         self.message = message
+        self.argument = argument
+        self.command = ""
+
+    @property
+    def located(self) -> str:
+        """The message with the place it came from: ``no such item (/disk/get; line 1)``."""
+        if not self.command:
+            return self.message
+        argument = f" ({self.argument})" if self.argument else ""
+        return f"{self.message} ({self.command}{argument}; line 1)"
+
+
+@dataclass(frozen=True, slots=True)
+class Nil:
+    """The outcome of a failed conversion or search: nothing was found. See also ``None``."""
+
+
+NIL: Final = Nil()
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,10 +49,9 @@ class Id:
 
 @dataclass(frozen=True, slots=True)
 class Duration:
-    """A time value. The milliseconds count for waiting only; they are not shown."""
+    """A time value."""
 
-    seconds: int
-    milliseconds: int = 0
+    milliseconds: int
 
 
 @dataclass(slots=True)
@@ -55,7 +75,8 @@ class Array:
         return [value for _, value in self.entries()]
 
 
-Value = str | int | bool | None | Id | Duration | Array
+Value = str | int | bool | None | Nil | Id | Duration | Array
+"""``None`` is what RouterOS calls nothing: no value was ever given."""
 
 _DURATION: Final = re.compile(
     r"(?=\d)(?:(\d+)w)?(?:(\d+)d)?(?:(\d+)h)?(?:(\d+)m(?!s))?(?:(\d+)s)?(?:(\d+)ms)?"
@@ -69,12 +90,13 @@ def parse_duration(text: str) -> Duration | None:
     """``1w2d3h4m5s`` or ``hh:mm:ss``; None when it is neither."""
     if clock := _CLOCK.fullmatch(text):
         hours, minutes, seconds = (int(part) for part in clock.groups())
-        return Duration(hours * 3600 + minutes * 60 + seconds)
+        return Duration((hours * 3600 + minutes * 60 + seconds) * 1000)
     match = _DURATION.fullmatch(text)
     if not match or text.isdigit():
         return None
     weeks, days, hours, minutes, seconds, rest = (int(part or 0) for part in match.groups())
-    return Duration(((weeks * 7 + days) * 24 + hours) * 3600 + minutes * 60 + seconds, rest)
+    total = ((weeks * 7 + days) * 24 + hours) * 3600 + minutes * 60 + seconds
+    return Duration(total * 1000 + rest)
 
 
 def word_value(text: str) -> Value:
@@ -95,17 +117,19 @@ def is_id(text: str) -> bool:
 
 
 def duration_text(duration: Duration) -> str:
-    """As ``:put`` shows it: ``1w2d03:04:05``."""
-    days, rest = divmod(duration.seconds, 86400)
+    """As ``:put`` shows it: ``1w2d03:04:05``, ``00:00:00.100``."""
+    seconds, milliseconds = divmod(duration.milliseconds, 1000)
+    days, rest = divmod(seconds, 86400)
     weeks, days = divmod(days, 7)
     prefix = (f"{weeks}w" if weeks else "") + (f"{days}d" if days else "")
-    return f"{prefix}{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}"
+    suffix = f".{milliseconds:03}" if milliseconds else ""
+    return f"{prefix}{rest // 3600:02}:{rest // 60 % 60:02}:{rest % 60:02}{suffix}"
 
 
 def text_of(value: Value) -> str:
     """The value as text, as ``.`` and ``:put`` give it. Nothing is escaped in arrays."""
     match value:
-        case None:
+        case None | Nil():
             return ""
         case bool():
             return "true" if value else "false"
@@ -124,6 +148,8 @@ def type_of(value: Value) -> str:  # noqa: PLR0911 (one branch per type)
     match value:
         case None:
             return "nothing"
+        case Nil():
+            return "nil"
         case bool():
             return "bool"
         case int():
@@ -138,33 +164,22 @@ def type_of(value: Value) -> str:  # noqa: PLR0911 (one branch per type)
 
 
 def number_of(value: Value) -> int | None:
-    """The value as a number, or None when it is none (``:tonum``)."""
+    """The value as a number, or None when it is none (``:tonum``): whole numbers only."""
     match value:
         case bool():
-            return int(value)
+            return None
         case int():
             return value
         case Duration():
-            return value.seconds
+            return value.milliseconds // 1000
         case str() if _NUMBER.fullmatch(value):
             return int(value, 0) if value.startswith("0x") else int(value)
     return None
 
 
 def truth_of(value: Value) -> bool | None:
-    """The value as a condition, or None when it cannot be one."""
-    match value:
-        case None:
-            return False
-        case bool():
-            return value
-        case int():
-            return value != 0
-        case str() if value in ("true", "yes"):
-            return True
-        case str() if value in ("false", "no"):
-            return False
-    return None
+    """The value as a condition, or None when it cannot be one: text never can."""
+    return value != 0 if isinstance(value, bool | int) else None
 
 
 def array_of(value: Value) -> Array:
@@ -172,7 +187,7 @@ def array_of(value: Value) -> Array:
     match value:
         case Array():
             return value
-        case None | "":
+        case None | Nil() | "":
             return Array()
         case str():
             return Array([word_value(part) for part in value.split(",")])

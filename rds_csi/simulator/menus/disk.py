@@ -42,6 +42,7 @@ class DiskMenu(Table):
     def __init__(self, device: Device) -> None:
         self._device = device
         self._properties = in_version(device.settings.version)
+        self.properties = self.node(device).properties
         named = {form: set[str]() for form in Form}
         for entry in self._properties:
             named[entry.form].add(entry.name)

@@ -34,6 +34,7 @@ class FileMenu(Table):
 
     def __init__(self, device: Device) -> None:
         self._device = device
+        self.properties = self.node(device).properties
         modified = _time_name(device)
         self.layout = Layout(
             detail=("name", "type", "size", modified),

@@ -50,22 +50,23 @@ class Property:
         match self.form:
             case Form.YES_NO:
                 if text not in ("yes", "no", "true", "false"):
-                    raise RuntimeFault(bad_enum(self.name))
+                    raise RuntimeFault(bad_enum(self.name), argument=self.name)
                 return text in ("yes", "true")
             case Form.SIZE:
                 return _size(self.name, text)
             case Form.NUMBER:
                 return self._number(text)
             case Form.ENUM if text not in self.choices:
-                raise RuntimeFault(bad_enum(self.name))
+                raise RuntimeFault(bad_enum(self.name), argument=self.name)
         return text
 
     def _number(self, text: str) -> int:
         if not text.isascii() or not text.isdigit():
-            raise RuntimeFault(trailing_characters(self.name))
+            raise RuntimeFault(trailing_characters(self.name), argument=self.name)
         number = int(text)
         if not self.low <= number <= self.high:
-            raise RuntimeFault(out_of_range(self.name, self.low, self.high))
+            text = out_of_range(self.name, self.low, self.high)
+            raise RuntimeFault(text, argument=self.name)
         return number
 
 
@@ -73,7 +74,7 @@ def _size(name: str, text: str) -> int:
     """Bytes; the suffixes K, M, G and T are binary here."""
     match = _SIZE.fullmatch(text)
     if not match:
-        raise RuntimeFault(trailing_characters(name))
+        raise RuntimeFault(trailing_characters(name), argument=name)
     return int(match.group(1)) * _UNITS[match.group(2).lower()]
 
 

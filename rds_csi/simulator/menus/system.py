@@ -9,6 +9,7 @@ from rds_csi.simulator.files import INTERNAL_SIZE
 from rds_csi.simulator.grammar import FIND, GET, PRINT_PARAMETERS, MenuNode, Verb, values
 from rds_csi.simulator.interpreter import Call, Row
 from rds_csi.simulator.menus.table import Table
+from rds_csi.simulator.texts import bad_enum
 from rds_csi.simulator.values import Array, Duration, Id, RuntimeFault, Value, text_of
 
 _PRINT = Verb("print", PRINT_PARAMETERS)
@@ -30,7 +31,7 @@ class Single:
             if not name:
                 return Array(keys=dict(row))
             if name not in row:
-                raise RuntimeFault(f"input does not match any value of value-name: {name}")
+                raise RuntimeFault(bad_enum("value-name"), argument="value-name")
             return row[name]
         if call.flag("as-value"):
             wanted = text_of(call.arguments.get("proplist", "")).split(",")
@@ -57,7 +58,7 @@ class ResourceMenu(Single):
         memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         available = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES")
         return {
-            "uptime": Duration(self._device.uptime),
+            "uptime": Duration(self._device.uptime * 1000),
             "version": settings.version_text,
             "factory-software": "7.17",
             "free-memory": available,
@@ -106,6 +107,7 @@ class PackageMenu(Table):
         quoted=frozenset({"name", "version"}),
         flags={"X": "disabled"},
     )
+    properties = frozenset({".id", "name", "version", "disabled"})
 
     def __init__(self, device: Device) -> None:
         self._device = device
@@ -114,8 +116,10 @@ class PackageMenu(Table):
     def node() -> MenuNode:
         """Its command tree."""
         listing = Verb("print", PRINT_PARAMETERS, filters=True)
-        names = frozenset({".id", "name", "version", "disabled"})
-        return MenuNode(verbs={"print": listing, "find": FIND, "get": GET}, properties=names)
+        return MenuNode(
+            verbs={"print": listing, "find": FIND, "get": GET},
+            properties=PackageMenu.properties,
+        )
 
     def rows(self, wanted_name: Value) -> Iterable[Row]:
         """The installed packages."""

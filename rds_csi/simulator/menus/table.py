@@ -5,8 +5,8 @@ from typing import ClassVar
 
 from rds_csi.simulator import printing
 from rds_csi.simulator.interpreter import Call, PromptSignal, Row
-from rds_csi.simulator.texts import NO_SUCH_ITEM
-from rds_csi.simulator.values import Array, Id, RuntimeFault, Value, array, text_of
+from rds_csi.simulator.texts import NO_SUCH_ITEM, bad_enum
+from rds_csi.simulator.values import Array, Id, Nil, RuntimeFault, Value, array, text_of
 
 
 class Table:
@@ -15,6 +15,8 @@ class Table:
     name_property: ClassVar[str] = "name"
     """By which property an item may be referred to."""
     layout: printing.Layout
+    properties: frozenset[str]
+    """All that ``get`` may ask for."""
 
     def rows(self, wanted_name: Value) -> Iterable[Row]:
         """The items that listings show, each with ``.id``.
@@ -83,15 +85,17 @@ class Table:
         if "value-name" not in call.arguments:
             return Array(keys=shown)
         name = text_of(call.arguments["value-name"])
-        if name not in found[0]:
-            raise RuntimeFault(f"input does not match any value of value-name: {name}")
-        return found[0][name]
+        if name not in self.properties:
+            raise RuntimeFault(bad_enum("value-name"), argument="value-name")
+        return found[0].get(name)
 
 
 def references(table: Table, value: Value) -> list[Row]:
     """The items a ``numbers`` argument names: ids or names, one or several; none is fine."""
     if isinstance(value, Array):
         return [row for item in value.values() for row in references(table, item)]
+    if value is None or isinstance(value, Nil):
+        return []
     if isinstance(value, str) and "," in value:
         return [table.row_of(part) for part in value.split(",")]
     return [table.row_of(value)]
