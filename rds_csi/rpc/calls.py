@@ -6,6 +6,7 @@ import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from functools import partial
+from struct import error as StructError  # noqa: N812 - a class, though spelt small
 from typing import Any, Final, Protocol
 
 import structlog
@@ -132,9 +133,7 @@ class Calls:
             _log_line(method, code, seconds, error)
 
     async def _answer(self, method: Method, stream: Stream[Any, Any]) -> None:
-        request = await stream.recv_message()
-        if request is None:
-            raise InvalidRequest("the call came without a message")
+        request = await _receive(stream)
         logs.hide(getattr(request, "secrets", {}).values())
         bind_contextvars(**self._subject(request))
         check(request)
@@ -169,6 +168,19 @@ def _method(path: str, handler: Handler, service: Any) -> Method:
         serve=getattr(service, python_name),
         offered=owner.__module__ != _GENERATED,
     )
+
+
+async def _receive(stream: Stream[Any, Any]) -> Any:
+    try:
+        request = await stream.recv_message()
+    except NotImplementedError:
+        # The gRPC compression guide asks for this code.
+        raise GRPCError(Status.UNIMPLEMENTED, "compressed messages are not taken") from None
+    except (AssertionError, StructError):
+        raise InvalidRequest("the message ends too soon") from None
+    if request is None:
+        raise InvalidRequest("the call came without a message")
+    return request
 
 
 async def _unimplemented(method: Method, _stream: Stream[Any, Any]) -> None:
