@@ -14,6 +14,7 @@ from rds_csi.errors import Internal, InvalidRequest
 LARGEST_MESSAGE: Final = 4 * 1024**2
 """Bytes. What gRPC clients accept unless told otherwise; no request comes near it."""
 
+_LAST_FIELD: Final = 2**29 - 1
 _VARINT, _FIXED64, _DELIMITED, _FIXED32 = 0, 1, 2, 5
 _WIRE_TYPES: Final = {
     **dict.fromkeys(betterproto2.WIRE_VARINT_TYPES, _VARINT),
@@ -68,7 +69,10 @@ def _check(data: bytes, message_type: Any) -> None:
     position = 0
     while position < len(data):
         key, position = _varint(data, position)
-        wire_type, name = key & 7, known.field_name_by_number.get(key >> 3)
+        number, wire_type = key >> 3, key & 7
+        if not 1 <= number <= _LAST_FIELD:
+            raise ValueError(f"there is no field {number}")
+        name = known.field_name_by_number.get(number)
         start, position = _skip(data, position, wire_type)
         if name is None:
             continue

@@ -59,9 +59,15 @@ class Server:
         """Listen at ``path``. Raises :class:`rds_csi.errors.SocketUnusable` if that cannot be."""
         if self._grpc is not None:
             raise RuntimeError("a server starts once")
-        self._listener = Listener.open(path)
-        self._grpc = _GrpcServer(self._handlers, codec=Codec())
-        await self._grpc.start(sock=self._listener.socket)
+        listener = Listener.open(path)
+        grpc = _GrpcServer(self._handlers, codec=Codec())
+        try:
+            await grpc.start(sock=listener.socket)
+        except BaseException:
+            listener.remove()
+            listener.socket.close()
+            raise
+        self._listener, self._grpc = listener, grpc
         log.info("listening", socket=str(path))
 
     async def drain(self, budget: float) -> list[str]:
