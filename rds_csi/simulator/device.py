@@ -3,7 +3,6 @@
 import asyncio
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
 
 import structlog
 
@@ -18,18 +17,6 @@ from rds_csi.simulator.store import Disk, Pool, Store
 from rds_csi.simulator.values import Id, RuntimeFault, Value, text_of, to_text
 
 log = structlog.get_logger(__name__)
-
-_EXPORT_PROPERTIES: Final = frozenset(
-    {
-        "nvme-tcp-export",
-        "nvme-tcp-server-port",
-        "nvme-tcp-server-nqn",
-        "nvme-tcp-server-allow-host-name",
-        "slot",
-        "file-size",
-        "disabled",
-    }
-)
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,7 +110,11 @@ class Device:
         disk = Disk(self.store.new_id(), kind, slot, self.files.size(name), given)
         disk.visible_from = asyncio.get_running_loop().time() + self.quirks.lag
         self.store.add_disk(disk)
-        await self.sync_export(disk)
+        try:
+            await self.sync_export(disk)
+        except RuntimeFault:
+            self.store.remove_disk(disk)
+            raise
         return disk
 
     async def change_disk(self, disk: Disk | Pool, given: dict[str, Value]) -> None:
@@ -147,10 +138,14 @@ class Device:
         size = given.pop("file-size", None)
         if isinstance(size, int):
             await self._resize(disk, size)
+        before = dict(disk.properties)
         disk.properties.update(given)
         self.store.dirty = True
-        if _EXPORT_PROPERTIES.intersection(given) or size is not None:
+        try:
             await self.sync_export(disk)
+        except RuntimeFault:
+            disk.properties = before
+            raise
 
     async def remove_disk(self, disk: Disk | Pool) -> None:
         """Forget an entry. Its file stays."""
@@ -189,8 +184,9 @@ class Device:
             raise RuntimeFault(texts.COMPRESS)
 
     def _hazard(self, what: str) -> None:
-        log.warning("hazard", what=what)
-        self.hazards.append(what)
+        if what not in self.hazards:
+            log.warning("hazard", what=what)
+            self.hazards.append(what)
 
     # Exports
 

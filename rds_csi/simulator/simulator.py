@@ -8,12 +8,14 @@ from typing import Final, Literal, Self
 
 import asyncssh
 
+from rds_csi.simulator.configfs import prepare
 from rds_csi.simulator.console import Console
 from rds_csi.simulator.device import Device, Settings
 from rds_csi.simulator.export import Bookkeeper, Exporter
 from rds_csi.simulator.faults import Faults, Quirks
 from rds_csi.simulator.grammar import Version
 from rds_csi.simulator.journal import Exec, Journal
+from rds_csi.simulator.nvmet import Nvmet
 from rds_csi.simulator.server import Server
 from rds_csi.simulator.store import Disk
 from rds_csi.simulator.values import RuntimeFault, from_text, to_text
@@ -84,8 +86,8 @@ class Simulator:
         if export == "none":
             return Bookkeeper()
         if export == "nvmet":
-            raise NotImplementedError
-        del address, port
+            prepare()
+            return Nvmet(self.root, address, port=port)
         return export
 
     async def __aenter__(self) -> Self:

@@ -1,0 +1,168 @@
+"""``rds-csi simulate``: an RDS in the foreground until SIGTERM or Ctrl-C."""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import asyncssh
+import click
+
+from rds_csi.simulator.control import ControlServer
+from rds_csi.simulator.faults import Quirks
+from rds_csi.simulator.simulator import Simulator
+
+_SIZE_UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """What the command line says."""
+
+    root: Path
+    listen: str
+    port: int
+    pools: dict[str, int]
+    version: str
+    export: Literal["none", "nvmet"]
+    nvme_address: str
+    nvme_port: int
+    host_key: Path | None
+    authorized_keys: Path | None
+    quirks: Sequence[str]
+    directories: Sequence[str]
+    control: Path | None
+    ready_file: Path | None
+
+
+def parse_size(text: str) -> int:
+    """``16T`` as bytes; the suffixes are binary. Raises ValueError."""
+    number, unit = (text[:-1], text[-1].upper()) if text[-1:].isalpha() else (text, "")
+    if unit not in _SIZE_UNITS or not number.isdigit():
+        raise ValueError(f"{text!r} is no size; expected like 500G or 16T")
+    return int(number) * _SIZE_UNITS[unit]
+
+
+def parse_pool(text: str) -> tuple[str, int]:
+    """``raid10:16T`` as name and bytes. Raises ValueError."""
+    name, colon, size = text.partition(":")
+    if not name or not colon:
+        raise ValueError(f"{text!r} is no pool; expected name:size, like raid10:16T")
+    return name, parse_size(size)
+
+
+def load_host_key(path: Path) -> asyncssh.SSHKey:
+    """The private key in the file; a missing file gets a new ed25519 key, mode 0600."""
+    try:
+        return asyncssh.read_private_key(path)
+    except FileNotFoundError:
+        key = asyncssh.generate_private_key("ssh-ed25519")
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(key.export_private_key())
+        return key
+
+
+def build(options: Options) -> Simulator:
+    """The simulator the options describe. Raises ValueError, OSError or RuntimeError."""
+    quirks = Quirks()
+    for text in options.quirks:
+        name, _, value = text.partition("=")
+        quirks.set(name, value or "yes")
+    options.root.mkdir(parents=True, exist_ok=True)
+    keys = asyncssh.read_public_key_list(options.authorized_keys) if options.authorized_keys else []
+    simulator = Simulator(
+        options.root,
+        pools=options.pools,
+        version=options.version,
+        address=options.listen,
+        port=options.port,
+        export=options.export,
+        nvme_address=options.nvme_address,
+        nvme_port=options.nvme_port,
+        # Kept with the state, so that a restarted simulator is the same RDS to its clients.
+        host_key=load_host_key(options.host_key or options.root / "ssh_host_key"),
+        authorized_keys=keys,
+        quirks=quirks,
+    )
+    for name in options.directories:
+        simulator.make_directory(name)
+    return simulator
+
+
+async def serve(options: Options) -> None:
+    """Run until SIGTERM or SIGINT; then end all exports."""
+    simulator = build(options)
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(simulator)
+        if options.control:
+            control = ControlServer(simulator, options.control)
+            await control.start()
+            stack.push_async_callback(control.stop)
+        _announce(simulator, options)
+        await stop.wait()
+
+
+def _announce(simulator: Simulator, options: Options) -> None:
+    """Say that all is up, as one JSON line on stdout and in the ready file."""
+    ready: dict[str, Any] = {
+        "address": simulator.address,
+        "port": simulator.port,
+        "host_key": simulator.host_key_line,
+        "version": options.version,
+        "export": options.export,
+        "control": str(options.control) if options.control else "",
+    }
+    click.echo(json.dumps(ready))
+    if options.ready_file:
+        temporary = options.ready_file.with_suffix(".new")
+        temporary.write_text(json.dumps(ready) + "\n")
+        temporary.replace(options.ready_file)
+
+
+_PATH: Final = click.Path(path_type=Path)
+
+
+@click.command()
+@click.option("--listen", default="127.0.0.1", show_default=True, help="Address of the SSH side.")
+@click.option("--port", default=2222, show_default=True, help="Its TCP port; 0 picks a free one.")
+@click.option("--root", type=_PATH, default=Path("rds"), show_default=True, help="Files and state.")
+@click.option(
+    "--pool",
+    "pools",
+    multiple=True,
+    default=["raid10:16T"],
+    show_default=True,
+    help="name:size; repeatable.",
+)
+@click.option("--version", default="7.24", show_default=True, help="RouterOS version.")
+@click.option(
+    "--export",
+    type=click.Choice(["none", "nvmet"]),
+    default="none",
+    show_default=True,
+    help="nvmet: really, through the kernel; needs root.",
+)
+@click.option("--nvme-address", default="127.0.0.1", show_default=True)
+@click.option("--nvme-port", default=0, help="Overrides the port the disks name; 0 does not.")
+@click.option("--host-key", type=_PATH, help="Private key; made if missing. Default: in the root.")
+@click.option("--authorized-keys", type=_PATH, help="File of public keys that may log in.")
+@click.option("--quirk", "quirks", multiple=True, help="name or name=value; repeatable.")
+@click.option("--directory", "directories", multiple=True, help="Folder to make: raid10/csi.")
+@click.option("--control", type=_PATH, help="Unix socket for faults, quirks and the journal.")
+@click.option("--ready-file", type=_PATH, help="Written when all is up.")
+def simulate(pools: Sequence[str], **given: Any) -> None:
+    """Run a simulated RDS: RouterOS over SSH, files, and NVMe/TCP exports."""
+    try:
+        asyncio.run(serve(Options(pools=dict(parse_pool(pool) for pool in pools), **given)))
+    except (ValueError, OSError, RuntimeError, asyncssh.Error) as error:
+        raise click.ClickException(str(error)) from error
