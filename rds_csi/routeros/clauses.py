@@ -72,13 +72,20 @@ def find_disk(slot: str) -> str:
     )
 
 
-def read_disk() -> str:
-    """Set ``csiText`` to the comment and ``csiPath`` to the path as ``/file`` spells it."""
+def read_path() -> str:
+    """Set ``csiPath`` to the disk's file as ``/file`` spells it."""
     return block(
-        ":local csiText [:tostr [/disk/get ($csiDisk->0) comment]]",
         ":local csiPath [:tostr [/disk/get ($csiDisk->0) file-path]]",
         when('[:pick $csiPath 0 1] = "/"', ":set csiPath [:pick $csiPath 1 [:len $csiPath]]"),
     )
+
+
+def read_comment() -> str:
+    """Set ``csiText`` to the disk's comment; done last, so that little time passes until it counts.
+
+    An unset comment is empty.
+    """
+    return ":local csiText [:tostr [/disk/get ($csiDisk->0) comment]]"
 
 
 def require_ours(slot: str, owner: str, base_path: str) -> str:

@@ -16,7 +16,8 @@ from rds_csi.routeros.clauses import (
     named_like,
     print_disks,
     print_json,
-    read_disk,
+    read_comment,
+    read_path,
     refuse,
     require_ours,
     require_own_file,
@@ -143,7 +144,9 @@ def change(
     # An empty comment proves nothing; then the path must, as it does for the Go driver's disks.
     guard = "" if expected else require_ours(slot, record.owner, base_path)
     swap = when(f"$csiText = {quote(expected)}", guard, write, f":delay {CONFIRM}")
-    return block(find_disk(slot), when("[:len $csiDisk] = 1", read_disk(), swap), show(slot))
+    return block(
+        find_disk(slot), when("[:len $csiDisk] = 1", read_path(), read_comment(), swap), show(slot)
+    )
 
 
 def expand(*, slot: str, size: int, owner: str, base_path: str, reserve: int) -> str:
@@ -156,7 +159,8 @@ def expand(*, slot: str, size: int, owner: str, base_path: str, reserve: int) ->
         wait_until(f"{disks(large_enough)} > 0"),
     )
     body = block(
-        read_disk(),
+        read_path(),
+        read_comment(),
         require_ours(slot, owner, base_path),
         ":local csiSize [:tonum [/disk/get ($csiDisk->0) size]]",
         when('[:typeof $csiSize] != "num"', refuse("no-size")),
@@ -178,12 +182,13 @@ def delete(*, slot: str, owner: str, base_path: str) -> str:
         show(slot), ':put "file"', print_json(f"/file/print as-value proplist=name where {like}")
     )
     with_disk = block(
-        read_disk(),
-        require_ours(slot, owner, base_path),
-        require_unpublished(),
-        require_own_file(slot, owner, base_path),
+        read_path(),
         ":set csiFile $csiPath",
         require_users(1),
+        read_comment(),
+        require_ours(slot, owner, base_path),
+        require_own_file(slot, owner, base_path),
+        require_unpublished(),
         "/disk/set ($csiDisk->0) nvme-tcp-export=no",
         "/disk/remove ($csiDisk->0)",
         wait_until(f"{disks(slot_is)} = 0"),
