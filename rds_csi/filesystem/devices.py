@@ -6,6 +6,8 @@ is done by :mod:`rds_csi.filesystem.probe` in a child with a deadline.
 """
 
 import json
+import os
+import stat
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -62,6 +64,16 @@ class BlockDevices:
     def exists(self, devno: DeviceNumber) -> bool:
         """Whether the kernel has such a device now."""
         return self._directory(devno).exists()
+
+    def number_of(self, path: Path | str) -> DeviceNumber | None:
+        """The device number of a node at ``path``, or None where there is none."""
+        try:
+            found = Path(path).stat()
+        except OSError:
+            return None
+        if not stat.S_ISBLK(found.st_mode):
+            return None
+        return os.major(found.st_rdev), os.minor(found.st_rdev)
 
     def size(self, devno: DeviceNumber) -> int | None:
         """The size in bytes, or None for no such device."""

@@ -229,4 +229,4 @@ def _covering(table: Sequence[Mount], path: Path) -> Mount | None:
 
 
 def _path_inside(mount: Mount, path: Path) -> str:
-    return os.path.normpath(f"{mount.root}/{path.relative_to(mount.point)}")
+    return str(Path(mount.root) / path.relative_to(mount.point))

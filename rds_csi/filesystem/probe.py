@@ -139,6 +139,15 @@ def become(program: list[str], descriptor: int, *, digest: str) -> None:
     os.execvp(program[0], program)  # noqa: S606 - that is the point
 
 
+def claim(path: str, devno: str) -> None:
+    """Hold the device alone for a moment; a device that is gone is held by nobody."""
+    try:
+        os.close(open_device(path, devno, os.O_EXCL))
+    except OSError as error:
+        if error.errno not in (errno.ENOENT, errno.ENXIO, errno.ENODEV):
+            raise
+
+
 def main(arguments: list[str]) -> int:
     """Do what the arguments say; returns the exit status."""
     command, device, devno, *rest = arguments
@@ -148,7 +157,7 @@ def main(arguments: list[str]) -> int:
         elif command == "run":
             become(rest[1:], open_direct(device, devno), digest=rest[0])
         elif command == "claim":
-            os.close(open_device(device, devno, os.O_EXCL))
+            claim(device, devno)
         else:
             raise ValueError(f"unknown command {command}")
     except Changed as error:
