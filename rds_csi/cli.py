@@ -158,6 +158,19 @@ def everything(**flags: Any) -> None:
     _serve(flags, with_controller=True, with_node=True)
 
 
+@main.command()
+@click.option("--here", is_flag=True, help="On this machine's own kernel, or not at all.")
+@click.option("--lab", is_flag=True, help="In a virtual machine, even if this kernel could.")
+def demo(*, here: bool, lab: bool) -> None:
+    """Walk one volume of each kind through its life and an outage, for real."""
+    from rds_csi.demo import command  # noqa: PLC0415 - no daemon shows demos
+
+    lacks = "nothing, but --lab was given" if lab else command.kernel_lacks()
+    if lacks and here:
+        _refuse(f"the demo cannot run here: this machine lacks {lacks}")
+    sys.exit(command.demo_in_lab(lacks) if lacks else command.demo_here())
+
+
 def _serve(flags: dict[str, Any], *, with_controller: bool, with_node: bool) -> None:
     try:
         shared = DriverConfig(

@@ -1,9 +1,8 @@
 """The demo's processes: the simulator, the controller and the node plugin, each on its own."""
 
 import asyncio
-import os
 import sys
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,12 +19,11 @@ class ProcessError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """One ``rds-csi`` command: its words, its environment, and the file that says it is ready."""
+    """One ``rds-csi`` command: its words, and the socket that shows that it is ready."""
 
     name: str
     arguments: Sequence[str]
     ready: Path
-    environment: Mapping[str, str]
 
 
 @asynccontextmanager
@@ -41,7 +39,6 @@ async def running(program: Program, logs: Path) -> AsyncIterator[asyncio.subproc
             stdin=asyncio.subprocess.DEVNULL,
             stdout=output,
             stderr=output,
-            env={**os.environ, **program.environment},
             start_new_session=True,
         )
     try:
