@@ -230,8 +230,6 @@ class SubprocessRunner:
 
     async def _body(self, run: _Run, environment: Mapping[str, str]) -> Result:
         """Start, watch, end. Nobody cancels this but the end of the event loop itself."""
-        if run.stop.is_set():
-            raise ShuttingDown(f"{run.program} is not started any more", volume=run.volume)
         started = time.monotonic()
         transport, child = await self._start(run, environment)
         try:
@@ -240,6 +238,7 @@ class SubprocessRunner:
                 await self._kill(transport, child)
         except asyncio.CancelledError:
             self._signal(transport.get_pid(), signal.SIGKILL)
+            await _within(child.exited, self._graces[-1][1])
             transport.close()
             raise
         elapsed = time.monotonic() - started
