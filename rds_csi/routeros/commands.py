@@ -46,6 +46,9 @@ longer than the time between anybody's two steps only the last writer finds its 
 (Fischer's algorithm for mutual exclusion).
 """
 
+PLAIN_VERSION: Final = ":put [/system/resource/get version]"
+"""For versions that cannot parse :func:`system`."""
+
 
 def show(slot: str) -> str:
     """Print the disk, or ``[]``."""

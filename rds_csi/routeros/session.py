@@ -21,6 +21,7 @@ from rds_csi.errors import (
     DriverError,
     NotAuthorised,
     OutcomeUnknown,
+    RouterOSError,
     ShuttingDown,
     Unavailable,
 )
@@ -275,19 +276,28 @@ class Session:
     async def _greet(self, connection: asyncssh.SSHClientConnection) -> System:
         """Ask for the version before anything else, once per connection."""
         nonce = secrets.token_hex(8)
-        exchange = Exchange(self._settings.maximum_output)
         try:
-            async with asyncio.timeout(_GREETING_TIMEOUT):
-                await exchange.run(connection, script.wrap(commands.system(), nonce))
-        except (OutcomeUnknown, TimeoutError):
-            raise Unavailable("the RDS did not tell its version") from None
-        try:
-            reply = _conclude(exchange, nonce, "")
+            greeting = await self._ask(connection, script.wrap(commands.system(), nonce))
+            reply = _conclude(greeting, nonce, "")
+        except RouterOSError:
+            # Before 7.17 RouterOS cannot parse that line; this one it can, and is then named.
+            plain = await self._ask(connection, commands.PLAIN_VERSION)
+            version, _, _ = decode(bytes(plain.output)).strip().partition("\r\n")
+            return require_supported(System(version=version[:80], board=""))
         except OutcomeUnknown as error:
             raise Unavailable(f"the RDS did not tell its version: {error.what}") from None
         if reply.error is not None:
             raise explain(reply.error)
         return require_supported(read_system(reply))
+
+    async def _ask(self, connection: asyncssh.SSHClientConnection, line: str) -> Exchange:
+        exchange = Exchange(self._settings.maximum_output)
+        try:
+            async with asyncio.timeout(_GREETING_TIMEOUT):
+                await exchange.run(connection, line)
+        except (OutcomeUnknown, TimeoutError):
+            raise Unavailable("the RDS did not tell its version") from None
+        return exchange
 
 
 def _conclude(exchange: Exchange, nonce: str, volume: str) -> Reply:
