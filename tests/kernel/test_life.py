@@ -1,0 +1,150 @@
+"""A volume's whole life through the CSI socket, on the real kernel."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+from grpclib.const import Status
+from grpclib.exceptions import GRPCError
+
+from rds_csi.csi import v1 as csi
+from rds_csi.demo import data
+from rds_csi.demo.kubelet import Claim, Kubernetes
+from tests.lab import node
+from tests.lab.world import KUBELET, MIB, PREFIX, SIZE, World, claim
+
+ACCESSES = ["ext4", "xfs", "block"]
+BIGGER = 512 * MIB
+
+
+def application(volume: Claim) -> Path:
+    """Where the application writes: the device, or a file in the file system."""
+    return volume.target if volume.access == "block" else volume.target / "data"
+
+
+def size_of(device: Path) -> int:
+    with device.open("rb") as file:
+        return file.seek(0, os.SEEK_END)
+
+
+async def in_thread_written(path: Path, *, offset: int = 0) -> data.Written:
+    return await asyncio.to_thread(data.write, path, offset=offset, size=8 * MIB)
+
+
+@pytest.mark.parametrize("access", ACCESSES)
+async def test_a_whole_life(access: str, kubernetes: Kubernetes, world: World) -> None:
+    volume = claim("life", access)
+    await kubernetes.provision(volume)
+    await kubernetes.attach(volume)
+    await kubernetes.mount(volume)
+    first = await in_thread_written(application(volume))
+
+    await kubernetes.grow(volume, BIGGER)
+
+    if access == "block":
+        assert size_of(volume.target) == BIGGER
+    else:
+        usage = os.statvfs(volume.target)
+        assert usage.f_blocks * usage.f_frsize > 0.8 * BIGGER
+    second = await in_thread_written(application(volume), offset=300 * MIB)
+    assert data.intact(first)
+    assert data.intact(second)
+    await kubernetes.unmount(volume)
+    assert node.mounts(KUBELET) == []
+    assert node.controllers(PREFIX) == []
+
+    # The next pod finds what the first one wrote.
+    await kubernetes.mount(volume)
+    assert data.intact(first)
+    assert data.intact(second)
+    await kubernetes.unmount(volume)
+    await kubernetes.release(volume)
+    assert world.leftovers() == []
+
+
+@pytest.mark.parametrize("access", ACCESSES)
+async def test_repeated_calls_change_nothing(access: str, kubernetes: Kubernetes) -> None:
+    volume = claim("repeat", access)
+    await kubernetes.provision(volume)
+    await kubernetes.attach(volume)
+    await kubernetes.mount(volume)
+    mounts, controllers = node.mounts(KUBELET), node.controllers(PREFIX)
+    assert len(controllers) == 1
+
+    for _ in range(3):
+        await kubernetes.attach(volume)
+        await kubernetes.mount(volume)
+
+    # Mount ids are part of the lines: a mount undone and made again would show.
+    assert node.mounts(KUBELET) == mounts
+    assert node.controllers(PREFIX) == controllers
+    await kubernetes.unmount(volume)
+    await kubernetes.unmount(volume)
+    await kubernetes.release(volume)
+    await kubernetes.release(volume)
+
+
+async def test_unpublish_of_a_busy_target_fails_and_keeps_the_data(
+    kubernetes: Kubernetes,
+) -> None:
+    volume = claim("busy", "ext4")
+    await kubernetes.provision(volume)
+    await kubernetes.attach(volume)
+    await kubernetes.mount(volume)
+    written = await in_thread_written(application(volume))
+    unpublish = csi.NodeUnpublishVolumeRequest(
+        volume_id=volume.volume.volume_id, target_path=str(volume.target)
+    )
+
+    with application(volume).open("rb"):
+        with pytest.raises(GRPCError):
+            await kubernetes.node.node_unpublish_volume(unpublish)
+        assert data.intact(written)
+
+    await kubernetes.unmount(volume)
+    await kubernetes.release(volume)
+
+
+async def test_a_volume_in_use_is_not_deleted(kubernetes: Kubernetes, world: World) -> None:
+    volume = claim("in-use", "ext4")
+    await kubernetes.provision(volume)
+    await kubernetes.attach(volume)
+    await kubernetes.mount(volume)
+    written = await in_thread_written(application(volume))
+
+    with pytest.raises(GRPCError) as refused:
+        await kubernetes.controller.delete_volume(
+            csi.DeleteVolumeRequest(volume_id=volume.volume.volume_id)
+        )
+
+    assert refused.value.status is Status.FAILED_PRECONDITION
+    assert list(world.rds.disks) == [volume.volume.volume_id]
+    assert data.intact(written)
+    await kubernetes.unmount(volume)
+    await kubernetes.release(volume)
+
+
+async def test_usage_is_the_kernels(kubernetes: Kubernetes) -> None:
+    for access in ACCESSES:
+        volume = claim(f"usage-{access}", access)
+        await kubernetes.provision(volume)
+        await kubernetes.attach(volume)
+        await kubernetes.mount(volume)
+
+        stats = await kubernetes.node.node_get_volume_stats(
+            csi.NodeGetVolumeStatsRequest(
+                volume_id=volume.volume.volume_id,
+                volume_path=str(volume.target),
+                staging_target_path=str(volume.staging),
+            )
+        )
+
+        size = next(usage for usage in stats.usage if usage.unit == csi.VolumeUsageUnit.BYTES)
+        if access == "block":
+            assert size.total == SIZE
+        else:
+            assert size.total == os.statvfs(volume.target).f_blocks * 4096
+            assert size.available > 0
+        await kubernetes.unmount(volume)
+        await kubernetes.release(volume)

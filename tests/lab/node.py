@@ -1,0 +1,47 @@
+"""What the kernel of this machine knows: mounts, NVMe controllers."""
+
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+_NVME: Final = Path("/sys/class/nvme")
+
+
+@dataclass(frozen=True, slots=True)
+class Controller:
+    """One NVMe controller as sysfs shows it."""
+
+    name: str
+    nqn: str
+    state: str
+
+
+def controllers(prefix: str = "") -> list[Controller]:
+    """All controllers whose NQN begins with ``prefix``."""
+    found = []
+    for path in sorted(_NVME.iterdir() if _NVME.exists() else []):
+        try:
+            nqn = (path / "subsysnqn").read_text().strip()
+            state = (path / "state").read_text().strip()
+        except FileNotFoundError:
+            continue  # went away while we looked
+        if nqn.startswith(prefix):
+            found.append(Controller(path.name, nqn, state))
+    return found
+
+
+def mounts(below: Path) -> list[str]:
+    """The lines of mountinfo of all mounts below a directory, mount ids included."""
+    lines = Path("/proc/self/mountinfo").read_text().splitlines()
+    return [line for line in lines if line.split(" ")[4].startswith(f"{below}/")]
+
+
+def clean(below: Path, prefix: str) -> None:
+    """Take down by force whatever a failed test left, so that the next one starts clean."""
+    for line in reversed(mounts(below)):
+        subprocess.run(["umount", "--lazy", line.split(" ")[4]], check=False)
+    for nqn in {controller.nqn for controller in controllers(prefix)}:
+        subprocess.run(
+            ["nvme", "disconnect", "-n", nqn], check=False, capture_output=True, timeout=60
+        )
