@@ -21,13 +21,14 @@ from rds_csi.errors import (
     VolumeMismatch,
     VolumeNotFound,
 )
-from rds_csi.fencing import READONLY_KEY, admit, check_node
+from rds_csi.fencing import READONLY_KEY, SIZE_KEY, admit, check_node
 from rds_csi.parameters import Target, VolumeParameters
 from rds_csi.records import Records
 from rds_csi.routeros import Disk, Disks
 from rds_csi.volume import (
     MAXIMUM_SIZE,
     MINIMUM_SIZE,
+    MINIMUM_XFS,
     Capability,
     CapacityRange,
     Record,
@@ -106,7 +107,7 @@ class Controller(csi.ControllerBase):
         )
         disk, existed = await self._disks.create(
             slot=slot,
-            size=capacity.size(),
+            size=capacity.size(MINIMUM_XFS if record.access == "xfs" else MINIMUM_SIZE),
             file_path=f"{parameters.volume_path}/{slot}-{owner_tag(self._settings.owner)}.img",
             nqn=self._nqn(slot),
             port=parameters.nvme_port,
@@ -176,6 +177,7 @@ class Controller(csi.ControllerBase):
         disk = await self._records.change(slot, admitted)
         address = message.volume_context.get("nvmeAddress") or self._settings.defaults.nvme_address
         context = Target(address, disk.port, disk.nqn).to_context()
+        context[SIZE_KEY] = str(disk.size)
         if message.readonly:
             context[READONLY_KEY] = "true"
         return csi.ControllerPublishVolumeResponse(publish_context=context)

@@ -19,6 +19,8 @@ GIB: Final = 1024**3
 TIB: Final = 1024**4
 MINIMUM_SIZE: Final = 16 * MIB
 """Smaller file systems cannot hold the journal of ext4 or the log of xfs."""
+MINIMUM_XFS: Final = 300 * MIB
+"""mkfs.xfs refuses less (xfsprogs 5.19 and later)."""
 DEFAULT_SIZE: Final = GIB
 MAXIMUM_SIZE: Final = 16 * TIB
 MAXIMUM_NAME: Final = 128
@@ -102,17 +104,17 @@ class CapacityRange:
             )
         return self
 
-    def size(self) -> int:
-        """The bytes to create: the smallest multiple of 1 MiB that the range allows."""
+    def size(self, minimum: int = MINIMUM_SIZE) -> int:
+        """The bytes to create: the smallest multiple of 1 MiB that range and minimum allow."""
         self.check()
         wanted = self.required or min(DEFAULT_SIZE, self.limit or DEFAULT_SIZE)
-        size = round_up(max(wanted, MINIMUM_SIZE))
+        size = round_up(max(wanted, minimum))
         if self.limit and size > self.limit:
             # Without a lower bound, rounding down is as good an answer.
             size = self.limit // MIB * MIB if not self.required else size
-        if size < MINIMUM_SIZE or (self.limit and size > self.limit):
+        if size < minimum or (self.limit and size > self.limit):
             raise SizeOutOfRange(
-                f"no multiple of 1 MiB from {MINIMUM_SIZE} bytes upwards lies between "
+                f"no multiple of 1 MiB from {minimum} bytes upwards lies between "
                 f"required_bytes {self.required} and limit_bytes {self.limit}"
             )
         if size > MAXIMUM_SIZE:

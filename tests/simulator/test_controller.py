@@ -153,6 +153,11 @@ class TestCreate:
         assert size <= volume.capacity_bytes < size + MIB
         assert rds.disk(volume.volume_id).size == volume.capacity_bytes
 
+    async def test_xfs_gets_what_it_needs(self, controller: Controller) -> None:
+        volume = await create(controller, volume_capabilities=[mount("xfs")])
+        assert volume.capacity_bytes == 300 * MIB
+        assert await create(controller, volume_capabilities=[mount("xfs")]) == volume
+
     async def test_the_same_again_is_the_same(self, controller: Controller) -> None:
         assert await create(controller) == await create(controller)
 

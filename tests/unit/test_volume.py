@@ -12,6 +12,7 @@ from rds_csi.volume import (
     MAXIMUM_SIZE,
     MIB,
     MINIMUM_SIZE,
+    MINIMUM_XFS,
     AccessMode,
     Capability,
     CapacityRange,
@@ -140,6 +141,13 @@ def test_sizes_are_rounded_up_to_a_mebibyte(required: int, limit: int, size: int
 def test_impossible_ranges(required: int, limit: int) -> None:
     with pytest.raises(SizeOutOfRange):
         CapacityRange(required, limit).size()
+
+
+def test_a_file_system_may_need_more() -> None:
+    assert CapacityRange(MIB).size(MINIMUM_XFS) == MINIMUM_XFS
+    assert CapacityRange(GIB).size(MINIMUM_XFS) == GIB
+    with pytest.raises(SizeOutOfRange):
+        CapacityRange(MIB, 200 * MIB).size(MINIMUM_XFS)
 
 
 @pytest.mark.parametrize(("required", "limit"), [(-1, 0), (0, -1)])
