@@ -108,12 +108,11 @@ class Nvmet:
             self._allow(export, old.hosts)
             self.exports[export.disk] = export
             return
+        if (old is None or old.nqn != export.nqn) and self._subsystem(export.nqn).exists():
+            # Another disk's, or somebody else's on this machine.
+            raise RuntimeFault(NQN_IN_USE)
         if old:
             self._unexport(export.disk)
-        if export.nqn in {other.nqn for other in self.exports.values()}:
-            raise RuntimeFault(NQN_IN_USE)
-        if self._subsystem(export.nqn).exists():
-            raise RuntimeFault(NQN_IN_USE)
         self.exports[export.disk] = export
         try:
             self._make_subsystem(export)
