@@ -10,6 +10,8 @@ import asyncio
 import asyncssh
 
 from rds_csi.errors import OutcomeUnknown, Unavailable
+from rds_csi.routeros.failures import explain, rejected
+from rds_csi.routeros.reply import Reply, decode, excerpt, read
 
 
 class Exchange(asyncssh.SSHClientSession[bytes]):
@@ -53,6 +55,24 @@ class Exchange(asyncssh.SSHClientSession[bytes]):
             raise Unavailable(f"no channel to the RDS: {error}") from error
         if self._overflow:
             raise OutcomeUnknown(f"the RDS printed more than {self._maximum} bytes")
+
+    def conclude(self, nonce: str) -> Reply:
+        """The reply, if the output proves how the command ended.
+
+        The marker is proof by itself, with or without an exit status. Without it, only RouterOS's
+        refusal to run the line is an answer, raised as ``failures.explain`` has it. Everything
+        else raises :class:`OutcomeUnknown`, with the output as it came.
+        """
+        text = decode(bytes(self.output))
+        reply = read(text, nonce)
+        if reply is not None:
+            return reply
+        if self.complete and rejected(text):
+            raise explain(text)
+        raise OutcomeUnknown(
+            "the reply of the RDS ended without its marker"
+            f"{'' if self.complete else ' (connection lost)'}: {excerpt(text)!r}"
+        )
 
     def _abandon(self) -> None:
         self._abandoned = True

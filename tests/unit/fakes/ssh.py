@@ -147,3 +147,23 @@ class FakeRds:
             self.errors.append(error)
         finally:
             self.running -= 1
+
+
+class Gate:
+    """An answer that waits until the test opens it."""
+
+    def __init__(self) -> None:
+        self.entered = asyncio.Event()
+        self.open = asyncio.Event()
+
+    async def __call__(self, process: Process, nonce: str, command: str) -> None:
+        self.entered.set()
+        await self.open.wait()
+        await succeed(process, nonce, command)
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what has no event, 5 s at most."""
+    async with asyncio.timeout(5):
+        while not condition():  # noqa: ASYNC110 - see above
+            await asyncio.sleep(0.001)

@@ -1,0 +1,314 @@
+"""The life of the connection: shared, made again, never stormed, and proven on both sides."""
+
+import asyncio
+import os
+from pathlib import Path
+
+import pytest
+
+from rds_csi.errors import NotAuthorised, NotReady, OutcomeUnknown, ShuttingDown, Unavailable
+from rds_csi.routeros.session import Session
+from tests.unit.fakes.ssh import FakeRds, Gate, Process, key, public_text, succeed, until
+
+
+async def test_all_commands_share_one_connection_and_its_version_is_asked_once(
+    tmp_path: Path,
+) -> None:
+    async with FakeRds(tmp_path) as rds:
+        session = Session(rds.settings())
+        assert session.statistics.connects == 0
+        await asyncio.gather(*(session.execute(f"c{n}") for n in range(20)))
+        assert len(rds.connections) == 1
+        assert rds.greetings == 1
+        assert session.system is not None
+        assert session.system.version == "7.23.2 (stable)"
+        assert session.statistics.execs == 20
+        await session.close()
+
+
+async def test_at_most_so_many_channels_first_come_first_served(tmp_path: Path) -> None:
+    async with FakeRds(tmp_path) as rds:
+        session = Session(rds.settings(channels=2))
+        await session.execute("warm")
+        gate = Gate()
+        rds.answer = gate
+        tasks = [asyncio.create_task(session.execute(f"c{n} ")) for n in range(6)]
+        await until(lambda: rds.running == 2)
+        assert session.statistics.waiting == 4
+        assert session.statistics.running == 2
+        gate.open.set()
+        await asyncio.gather(*tasks)
+        assert rds.most_running == 2
+        order = [line.split("in={ ")[1].split(" ")[0] for line in rds.commands[1:]]
+        assert sorted(order[:2]) == ["c0", "c1"]
+        assert sorted(order[2:4]) == ["c2", "c3"]
+        await session.close()
+
+
+async def test_it_reconnects_on_demand(tmp_path: Path) -> None:
+    async with FakeRds(tmp_path) as rds:
+        session = Session(rds.settings())
+        await session.execute("x")
+        rds.drop()
+        await until(lambda: not session.connected)
+        await session.execute("y")
+        assert session.statistics.connects == 2
+        assert rds.greetings == 2
+        await session.close()
+
+
+async def test_a_dead_rds_is_not_stormed_and_answers_fast(tmp_path: Path) -> None:
+    rds = FakeRds(tmp_path)
+    await rds.start()
+    await rds.stop()
+    session = Session(rds.settings(reconnect_limit=30))
+    for _ in range(5):
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await session.execute("x")
+    assert session.statistics.connect_failures == 1
+    with pytest.raises(Unavailable, match="next attempt in"):
+        await session.execute("x")
+    await session.close()
+
+
+async def test_an_rds_that_was_down_at_start_is_found_when_it_comes(tmp_path: Path) -> None:
+    rds = FakeRds(tmp_path)
+    await rds.start()
+    await rds.stop()
+    session = Session(rds.settings(), clock=(clock := HandClock()))
+    with pytest.raises(Unavailable):
+        await session.execute("x")
+    await rds.start()
+    with pytest.raises(Unavailable):
+        await session.execute("x")
+    clock.time += 2
+    await session.execute("x")
+    await session.close()
+    await rds.stop()
+
+
+class HandClock:
+    time = 1000.0
+
+    def now(self) -> float:
+        return self.time
+
+    def monotonic(self) -> float:
+        return self.time
+
+
+async def test_one_attempt_to_connect_serves_all_and_survives_a_cancelled_caller(
+    tmp_path: Path,
+) -> None:
+    async with FakeRds(tmp_path) as rds:
+        session = Session(rds.settings())
+        first = asyncio.create_task(session.execute("first"))
+        second = asyncio.create_task(session.execute("second"))
+        await until(lambda: rds.connections)
+        first.cancel()
+        await second
+        with pytest.raises(asyncio.CancelledError):
+            await first
+        assert session.statistics.connects == 1
+        assert [("first" in line) for line in rds.commands] == [False]
+        await session.close()
+
+
+async def test_the_client_key_is_read_anew_at_each_connect(tmp_path: Path) -> None:
+    async with FakeRds(tmp_path) as rds:
+        session = Session(rds.settings())
+        await session.execute("x")
+        rds.client_keys = [key("ssh-rsa")]
+        rds.write_client_key(rds.client_keys[0])
+        rds.drop()
+        await until(lambda: not session.connected)
+        await session.execute("y")
+        await session.close()
+
+
+async def test_a_key_the_rds_does_not_know_is_not_a_missing_volume(tmp_path: Path) -> None:
+    async with FakeRds(tmp_path) as rds:
+        rds.client_keys = [key()]
+        session = Session(rds.settings())
+        with pytest.raises(NotAuthorised, match="does not accept the key of user 'csi'"):
+            await session.execute("x")
+        await session.close()
+
+
+async def test_two_host_keys_may_be_pinned_and_of_any_two_types_the_right_one_is_shown(
+    tmp_path: Path,
+) -> None:
+    rsa, ed = key("ssh-rsa"), key("ssh-ed25519")
+    async with FakeRds(tmp_path, rsa, ed) as rds:
+        for pinned in (
+            (public_text(rsa),),
+            (public_text(ed),),
+            (public_text(key()), public_text(ed)),
+        ):
+            session = Session(rds.settings(host_keys=pinned))
+            await session.execute("x")
+            await session.close()
+
+
+async def test_known_hosts_lines_can_be_pinned(tmp_path: Path) -> None:
+    async with FakeRds(tmp_path) as rds:
+        text = f"# RDS\n[rds.example]:2222,10.0.0.1 {public_text(rds.host_keys[0])} comment\n\n"
+        session = Session(rds.settings(host_keys=(text,)))
+        await session.execute("x")
+        await session.close()
+
+
+async def test_a_host_key_of_another_type_is_refused_as_such(tmp_path: Path) -> None:
+    async with FakeRds(tmp_path, key("ssh-rsa")) as rds:
+        session = Session(rds.settings(host_keys=(public_text(key("ssh-ed25519")),)))
+        with pytest.raises(NotAuthorised, match="algorithm"):
+            await session.execute("x")
+        await session.close()
+
+
+def test_without_a_pinned_key_there_is_no_session(tmp_path: Path) -> None:
+    rds = FakeRds(tmp_path)
+    for keys in (
+        (),
+        ("",),
+        ("# none",),
+        ("ssh-ed25519 rubbish",),
+        ("@cert-authority * ssh-rsa A",),
+    ):
+        with pytest.raises(NotReady):
+            rds.settings(host_keys=keys)
+    with pytest.raises(NotReady):
+        rds.settings(channels=0)
+
+
+async def test_the_development_flag_is_loud_at_each_connect(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    async with FakeRds(tmp_path) as rds:
+        session = Session(rds.settings(host_keys=(), insecure_accept_any_host_key=True))
+        for _ in range(2):
+            await session.execute("x")
+            rds.drop()
+            await until(lambda: not session.connected)
+        await session.close()
+    captured = capsys.readouterr()
+    assert (captured.out + captured.err).count("INSECURE") == 2
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="modes are set as the owner")
+@pytest.mark.parametrize("mode", [0o604, 0o620, 0o666])
+async def test_a_key_file_open_to_others_is_not_used(tmp_path: Path, mode: int) -> None:
+    async with FakeRds(tmp_path) as rds:
+        rds.key_file.chmod(mode)
+        session = Session(rds.settings())
+        with pytest.raises(NotAuthorised, match="others can use it"):
+            await session.execute("x")
+        assert rds.connections == []
+        await session.close()
+
+
+async def test_a_key_file_that_is_none_shows_nothing_of_itself(tmp_path: Path) -> None:
+    async with FakeRds(tmp_path) as rds:
+        rds.key_file.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\nSECRET\n")
+        session = Session(rds.settings())
+        with pytest.raises(NotAuthorised) as caught:
+            await session.execute("x")
+        assert "SECRET" not in str(caught.value)
+        rds.key_file.unlink()
+        with pytest.raises(NotAuthorised):
+            await Session(rds.settings()).execute("x")
+        await session.close()
+
+
+async def test_a_key_with_a_passphrase_is_opened_by_it(tmp_path: Path) -> None:
+    async with FakeRds(tmp_path) as rds:
+        rds.key_file.write_bytes(
+            rds.client_keys[0].export_private_key("pkcs8-pem", passphrase="hunter2")
+        )
+        session = Session(rds.settings(key_passphrase="hunter2"))
+        await session.execute("x")
+        await session.close()
+        wrong = Session(rds.settings(key_passphrase="hunter3"))
+        with pytest.raises(NotAuthorised):
+            await wrong.execute("x")
+
+
+def test_settings_show_no_secret(tmp_path: Path) -> None:
+    assert "hunter2" not in repr(FakeRds(tmp_path).settings(key_passphrase="hunter2"))
+
+
+async def test_a_closed_session_says_so_and_closing_twice_is_fine(tmp_path: Path) -> None:
+    async with FakeRds(tmp_path) as rds:
+        rds.answer = gate = Gate()
+        session = Session(rds.settings())
+        running = asyncio.create_task(session.execute("x"))
+        await gate.entered.wait()
+        await session.close()
+        await session.close()
+        with pytest.raises(OutcomeUnknown):
+            await running
+        with pytest.raises(ShuttingDown):
+            await session.execute("y")
+        gate.open.set()
+
+
+async def test_closing_during_a_connect_ends_it(tmp_path: Path) -> None:
+    async with FakeRds(tmp_path) as rds:
+        session = Session(rds.settings())
+        running = asyncio.create_task(session.execute("x"))
+        await asyncio.sleep(0.002)
+        await session.close()
+        with pytest.raises(Unavailable):
+            await running
+
+
+async def test_a_channel_the_rds_never_closes_costs_the_connection_not_the_place(
+    tmp_path: Path,
+) -> None:
+    async with FakeRds(tmp_path) as rds:
+        gate = Gate()
+
+        async def deaf(process: Process, nonce: str, command: str) -> None:
+            # Stops reading the connection: closing a channel gets no answer.
+            transport = process.channel.get_connection()._transport
+            assert transport is not None
+            transport.pause_reading()
+            await gate(process, nonce, command)
+
+        rds.answer = deaf
+        session = Session(rds.settings(channels=1, command_timeout=0.2, close_timeout=0.2))
+        with pytest.raises(OutcomeUnknown):
+            await session.execute("x")
+        await until(lambda: not session.connected)
+        gate.open.set()
+        rds.answer = succeed
+        await session.execute("y")
+        assert session.statistics.connects == 2
+        await session.close()
+
+
+async def test_each_command_is_counted_and_reported(tmp_path: Path) -> None:
+    seen: list[tuple[str, bool]] = []
+    async with FakeRds(tmp_path) as rds:
+        session = Session(rds.settings(), observe=lambda how, took: seen.append((how, took >= 0)))
+        await session.execute("x")
+
+        async def refuse(process: Process, nonce: str, command: str) -> None:
+            process.stdout.write(f"CSI-ERR-{nonce} action failed (6)\r\n".encode())
+            process.exit(0)
+
+        rds.answer = refuse
+        assert (await session.execute("x")).error == "action failed (6)"
+        rds.drop()
+        rds.answer = Gate()
+        await until(lambda: not session.connected)
+        running = asyncio.create_task(session.execute("x"))
+        await until(lambda: len(rds.commands) == 3)
+        rds.drop()
+        with pytest.raises(OutcomeUnknown):
+            await running
+        await session.close()
+        rds.answer.open.set()
+    assert seen == [("ok", True), ("failed", True), ("unknown", True)]
+    assert session.statistics.execs == 3
+    assert session.statistics.failures == 2
