@@ -130,7 +130,8 @@ def _shared(
 
 def _renderer(style: Style, out: TextIO) -> Processor:
     if style == "json":
-        return structlog.processors.JSONRenderer(ensure_ascii=False)
+        # All ASCII: no byte of a name or an error text can end a line or steer a terminal.
+        return structlog.processors.JSONRenderer(ensure_ascii=True)
     return structlog.dev.ConsoleRenderer(
         colors=out.isatty(), exception_formatter=structlog.dev.plain_traceback
     )
