@@ -1,0 +1,270 @@
+"""The Node service: requests checked and handed to :mod:`rds_csi.nodeops`, answers built.
+
+It holds no state of its own; what it needs to know, the kernel and the staging records tell.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from rds_csi import messages
+from rds_csi.csi import v1 as csi
+from rds_csi.errors import (
+    FailedPrecondition,
+    InvalidParameter,
+    InvalidRequest,
+    PathNotFound,
+)
+from rds_csi.fencing import READONLY_KEY, SIZE_KEY
+from rds_csi.filesystem.devices import BlockDevices
+from rds_csi.filesystem.format import Formatter
+from rds_csi.filesystem.grow import Grower
+from rds_csi.filesystem.mounts import Mounts
+from rds_csi.filesystem.options import mount_options
+from rds_csi.filesystem.paths import Paths
+from rds_csi.nodeops.inspect import Inspector
+from rds_csi.nodeops.publish import Publish, Publisher
+from rds_csi.nodeops.stage import Stage, Stager
+from rds_csi.nodeops.volumes import Initiator, Subsystems, Volumes, check_target
+from rds_csi.parameters import ConnectionConfig, Target
+from rds_csi.process import Runner
+from rds_csi.staging import StagingStore, check_volume_id
+from rds_csi.volume import Capability
+
+CONTENT_SOURCE_KEY = "contentSource"
+"""VolumeContext entry of a volume made from a snapshot or another volume: it is never blank."""
+
+_Rpc = csi.NodeServiceCapabilityRpcType
+_CAPABILITIES = (
+    _Rpc.STAGE_UNSTAGE_VOLUME,
+    _Rpc.GET_VOLUME_STATS,
+    _Rpc.EXPAND_VOLUME,
+    _Rpc.SINGLE_NODE_MULTI_WRITER,
+)
+_Unit = csi.VolumeUsageUnit
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeSettings:
+    """``node_id`` is reported to Kubernetes as it is; ``host_nqn`` is whom our connections name.
+
+    ``max_volumes`` 0 leaves the scheduler unlimited. Paths in requests must be under
+    ``kubelet_dir``.
+    """
+
+    node_id: str
+    host_nqn: str
+    kubelet_dir: Path = Path("/var/lib/kubelet")
+    max_volumes: int = 0
+
+
+class Node(csi.NodeBase):
+    """CSI Node over the kernel of this machine."""
+
+    def __init__(
+        self,
+        *,
+        settings: NodeSettings,
+        connector: Initiator,
+        sysfs: Subsystems,
+        runner: Runner,
+        store: StagingStore,
+        mounts: Mounts | None = None,
+        devices: BlockDevices | None = None,
+    ) -> None:
+        mounts = mounts or Mounts(runner)
+        devices = devices or BlockDevices(runner)
+        volumes = Volumes(connector, sysfs, settings.host_nqn)
+        grower = Grower(runner, devices)
+        self._settings = settings
+        self._paths = Paths(settings.kubelet_dir)
+        self._stager = Stager(
+            initiator=connector,
+            volumes=volumes,
+            mounts=mounts,
+            devices=devices,
+            formatter=Formatter(runner, devices),
+            grower=grower,
+            store=store,
+        )
+        self._publisher = Publisher(
+            initiator=connector, volumes=volumes, mounts=mounts, devices=devices, store=store
+        )
+        self._inspector = Inspector(
+            runner=runner,
+            initiator=connector,
+            volumes=volumes,
+            mounts=mounts,
+            devices=devices,
+            grower=grower,
+        )
+
+    # A volume's way in and out
+
+    async def node_stage_volume(
+        self, message: csi.NodeStageVolumeRequest
+    ) -> csi.NodeStageVolumeResponse:
+        """Connect the volume and mount its file system at the staging path."""
+        volume = check_volume_id(message.volume_id)
+        path = self._paths.check(message.staging_target_path, "staging_target_path")
+        capability = _capability(message.volume_capability)
+        target = _target(message.publish_context, message.volume_context, volume)
+        await self._stager.stage(
+            Stage(
+                volume=volume,
+                target=target,
+                config=ConnectionConfig.from_parameters(message.volume_context),
+                path=path,
+                capability=capability,
+                read_only=_read_only(capability, message.publish_context),
+                size=_size(message.publish_context),
+                content_expected=bool(message.volume_context.get(CONTENT_SOURCE_KEY)),
+            )
+        )
+        return csi.NodeStageVolumeResponse()
+
+    async def node_unstage_volume(
+        self, message: csi.NodeUnstageVolumeRequest
+    ) -> csi.NodeUnstageVolumeResponse:
+        """Unmount and disconnect the volume; success means that both are proven."""
+        volume = check_volume_id(message.volume_id)
+        path = self._paths.check(message.staging_target_path, "staging_target_path")
+        await self._stager.unstage(volume, path)
+        return csi.NodeUnstageVolumeResponse()
+
+    async def node_publish_volume(
+        self, message: csi.NodePublishVolumeRequest
+    ) -> csi.NodePublishVolumeResponse:
+        """Show the staged volume at the target path."""
+        volume = check_volume_id(message.volume_id)
+        path = self._paths.check(message.target_path, "target_path")
+        capability = _capability(message.volume_capability)
+        if not message.staging_target_path:
+            # The one missing field with a code of its own (CSI spec, NodePublishVolume errors).
+            raise FailedPrecondition("staging_target_path is missing", volume=volume)
+        staging_path = self._paths.check(message.staging_target_path, "staging_target_path")
+        if path == staging_path:
+            raise InvalidRequest("target_path and staging_target_path are the same", volume=volume)
+        read_only = message.readonly or _read_only(capability, message.publish_context)
+        await self._publisher.publish(
+            Publish(
+                volume=volume,
+                target=_target(message.publish_context, message.volume_context, volume),
+                staging_path=staging_path,
+                path=path,
+                capability=capability,
+                read_only=read_only,
+            )
+        )
+        return csi.NodePublishVolumeResponse()
+
+    async def node_unpublish_volume(
+        self, message: csi.NodeUnpublishVolumeRequest
+    ) -> csi.NodeUnpublishVolumeResponse:
+        """Unmount the target path and remove it."""
+        volume = check_volume_id(message.volume_id)
+        path = self._paths.check(message.target_path, "target_path")
+        await self._publisher.unpublish(volume, path)
+        return csi.NodeUnpublishVolumeResponse()
+
+    # A volume in use
+
+    async def node_expand_volume(
+        self, message: csi.NodeExpandVolumeRequest
+    ) -> csi.NodeExpandVolumeResponse:
+        """Grow device and file system to the volume's size; nothing to do is success."""
+        volume = check_volume_id(message.volume_id)
+        path = self._existing(message.volume_path, volume)
+        capability = message.volume_capability
+        block = capability is not None and _capability(capability).access_type == "block"
+        size = await self._inspector.expand(
+            volume, path, messages.capacity_range(message.capacity_range), block=block
+        )
+        return csi.NodeExpandVolumeResponse(capacity_bytes=size)
+
+    async def node_get_volume_stats(
+        self, message: csi.NodeGetVolumeStatsRequest
+    ) -> csi.NodeGetVolumeStatsResponse:
+        """Bytes and inodes of a file system, the bytes of a raw block volume."""
+        volume = check_volume_id(message.volume_id)
+        found = await self._inspector.stats(volume, self._existing(message.volume_path, volume))
+        if isinstance(found, int):
+            return csi.NodeGetVolumeStatsResponse(
+                usage=[csi.VolumeUsage(unit=_Unit.BYTES, total=found)]
+            )
+        return csi.NodeGetVolumeStatsResponse(
+            usage=[
+                csi.VolumeUsage(
+                    unit=_Unit.BYTES,
+                    total=found.total,
+                    used=found.used,
+                    available=found.available,
+                ),
+                csi.VolumeUsage(
+                    unit=_Unit.INODES,
+                    total=found.inodes,
+                    used=found.inodes_used,
+                    available=found.inodes_free,
+                ),
+            ]
+        )
+
+    # The node itself
+
+    async def node_get_info(self, message: csi.NodeGetInfoRequest) -> csi.NodeGetInfoResponse:
+        """Who this node is and how many volumes it takes."""
+        del message
+        return csi.NodeGetInfoResponse(
+            node_id=self._settings.node_id, max_volumes_per_node=self._settings.max_volumes
+        )
+
+    async def node_get_capabilities(
+        self, message: csi.NodeGetCapabilitiesRequest
+    ) -> csi.NodeGetCapabilitiesResponse:
+        """What this service offers."""
+        del message
+        return csi.NodeGetCapabilitiesResponse(
+            capabilities=[
+                csi.NodeServiceCapability(rpc=csi.NodeServiceCapabilityRpc(type=each))
+                for each in _CAPABILITIES
+            ]
+        )
+
+    def _existing(self, path: str, volume: str) -> str:
+        """The path of a volume in use; one that cannot be is of none."""
+        if not path:
+            raise InvalidRequest("volume_path is missing", volume=volume)
+        try:
+            return self._paths.check(path, "volume_path")
+        except InvalidRequest as error:
+            raise PathNotFound(str(error), volume=volume) from error
+
+
+def _capability(message: csi.VolumeCapability | None) -> Capability:
+    capability = messages.supported(message)
+    if capability.access_type == "mount":
+        mount_options(capability.file_system, capability.mount_flags, read_only=False, shared=False)
+    return capability
+
+
+def _target(publish: Mapping[str, str], volume_context: Mapping[str, str], volume: str) -> Target:
+    return check_target(Target.from_contexts(publish, volume_context), volume)
+
+
+def _read_only(capability: Capability, publish_context: Mapping[str, str]) -> bool:
+    """Whether nobody on this node may write: by mode, mount option, or ControllerPublish."""
+    return (
+        capability.mode.read_only
+        or "ro" in capability.mount_flags
+        or publish_context.get(READONLY_KEY) == "true"
+    )
+
+
+def _size(publish_context: Mapping[str, str]) -> int | None:
+    """The volume's size in bytes as the controller told it, or None where it did not."""
+    text = publish_context.get(SIZE_KEY)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise InvalidParameter(f"{SIZE_KEY} {text[:64]!r} in the publish_context is no size")
+    return int(text)

@@ -1,0 +1,128 @@
+"""Measuring and growing a volume that is staged or published on this node."""
+
+import asyncio
+from typing import Final
+
+from rds_csi.errors import PathNotFound, SizeOutOfRange, Unavailable
+from rds_csi.filesystem import paths
+from rds_csi.filesystem.devices import BlockDevices, Device
+from rds_csi.filesystem.grow import Grower
+from rds_csi.filesystem.mounts import Mount, Mounts
+from rds_csi.filesystem.usage import Usage, usage
+from rds_csi.nodeops.volumes import Initiator, Volumes
+from rds_csi.nvme.sysfs import Namespace
+from rds_csi.process import Runner
+from rds_csi.volume import CapacityRange
+
+_ATTEMPTS: Final = 20
+_PAUSE: Final = 1.0
+"""Seconds between two looks at a size that has to grow; each look asks the target again."""
+
+
+class Inspector:
+    """Answers how full a volume is, and makes it as large as its device."""
+
+    def __init__(
+        self,
+        *,
+        runner: Runner,
+        initiator: Initiator,
+        volumes: Volumes,
+        mounts: Mounts,
+        devices: BlockDevices,
+        grower: Grower,
+    ) -> None:
+        self._runner = runner
+        self._initiator = initiator
+        self._volumes = volumes
+        self._mounts = mounts
+        self._devices = devices
+        self._grower = grower
+
+    async def stats(self, volume: str, path: str) -> Usage | int:
+        """The usage of the file system at ``path``, or the size in bytes of the device there.
+
+        Raises :class:`PathNotFound` where the volume is not at that path, :class:`Unavailable`
+        where it was, but its device is gone. Never waits for a device for more than a few
+        seconds.
+        """
+        mounted = self._mounts.at(path)
+        found = self._volumes.find(volume)
+        if found is None:
+            if mounted and not self._devices.exists(mounted[-1].devno):
+                raise Unavailable(
+                    f"the device mounted at {path} is gone",
+                    volume=volume,
+                    advice="the kernel gave the connection up; restart the pods that use it",
+                )
+            raise PathNotFound(f"it is not at {path}: not connected", volume=volume)
+        _, namespace = found
+        if self._shown(mounted, path, namespace) == "file system":
+            return await usage(self._runner, path, volume=volume)
+        if self._shown(mounted, path, namespace) == "device":
+            return namespace.size
+        raise PathNotFound(f"it is not at {path}", volume=volume)
+
+    async def expand(self, volume: str, path: str, capacity: CapacityRange, *, block: bool) -> int:
+        """Bring the device, and a file system on it, to the size the volume has on the RDS.
+
+        Returns the size of the device in bytes. ``block``: the caller says that the volume has
+        no file system; the kubelet then names a directory of its own as the path. Raises
+        :class:`PathNotFound`, :class:`Unavailable` while the device is still too small, and
+        :class:`SizeOutOfRange` where it is larger than the range allows.
+        """
+        found = self._volumes.find(volume)
+        if found is None:
+            raise PathNotFound("it is not connected to this node", volume=volume)
+        nqn, namespace = found
+        mounted = self._mounts.at(path)
+        shown = self._shown(mounted, path, namespace)
+        in_use = self._mounts.of_file_system(namespace.devno)
+        if not shown and not (block and not in_use and paths.kind(path) != "absent"):
+            raise PathNotFound(f"it is not at {path}", volume=volume)
+        namespace = await self._grown(nqn, capacity.required, volume)
+        if capacity.limit and namespace.size > capacity.limit:
+            raise SizeOutOfRange(
+                f"it has {namespace.size} bytes, above limit_bytes {capacity.limit}", volume=volume
+            )
+        writable = [
+            mount for mount in in_use if not mount.read_only and not mount.file_system_read_only
+        ]
+        if writable:
+            # Through the staging mount, if that is one: a published one may be of a directory.
+            device = Device(namespace.device, namespace.devno)
+            await self._grower.grow(device, writable[0], volume=volume)
+        return namespace.size
+
+    def _shown(self, mounted: list[Mount], path: str, namespace: Namespace) -> str:
+        """What of the volume is at the path: ``file system``, ``device``, or nothing."""
+        if mounted and mounted[-1].devno == namespace.devno:
+            return "file system"
+        if mounted and mounted[-1] in self._mounts.of_node(namespace.device):
+            return "device"
+        if (
+            not mounted
+            and paths.kind(path) == "block"
+            and self._devices.number_of(path) == namespace.devno
+        ):
+            return "device"
+        return ""
+
+    async def _grown(self, nqn: str, required: int, volume: str) -> Namespace:
+        """The namespace once it has the size required."""
+        size = 0
+        for attempt in range(_ATTEMPTS):
+            if attempt:
+                await asyncio.sleep(_PAUSE)
+            await self._initiator.rescan(nqn, volume=volume)
+            namespace = self._initiator.find(nqn)
+            if namespace is None:
+                raise Unavailable("its device is gone", volume=volume)
+            size = namespace.size
+            if size >= required:
+                return namespace
+        raise Unavailable(
+            f"its device still has {size} bytes instead of {required}",
+            volume=volume,
+            advice="the RDS does not report the new size yet; the next call looks again",
+        )

@@ -1,0 +1,334 @@
+"""Stage and unstage: a volume's connection and its first mount on this node.
+
+The order of the steps is what makes an interruption at any of them harmless. Stage: connect,
+examine, mark, format, remove the mark, mount, grow. Unstage: see that nobody uses it, unmount,
+see that nothing holds the device, disconnect, forget. A repeated call finds in the kernel what
+was done and goes on from there.
+
+A raw block volume has nothing at its staging path: it is staged by being connected.
+"""
+
+from dataclasses import dataclass, replace
+from uuid import uuid4
+
+import structlog
+
+from rds_csi.errors import (
+    CommandStuck,
+    DriverError,
+    FailedPrecondition,
+    Internal,
+    VolumeInUse,
+    VolumeMismatch,
+)
+from rds_csi.filesystem.devices import BlockDevices, Device
+from rds_csi.filesystem.format import Formatter, State
+from rds_csi.filesystem.grow import Grower
+from rds_csi.filesystem.mounts import Mount, Mounts
+from rds_csi.filesystem.options import mount_options
+from rds_csi.filesystem.paths import kind
+from rds_csi.nodeops.volumes import Initiator, Volumes, belongs
+from rds_csi.nvme.sysfs import Namespace
+from rds_csi.parameters import ConnectionConfig, Target
+from rds_csi.staging import StagedVolume, StagingStore
+from rds_csi.volume import Capability
+
+log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One NodeStageVolume, checked.
+
+    ``size`` in bytes is the volume's, where it is known. ``content_expected``: it was made from
+    a snapshot or another volume.
+    """
+
+    volume: str
+    target: Target
+    config: ConnectionConfig
+    path: str
+    capability: Capability
+    read_only: bool
+    size: int | None
+    content_expected: bool = False
+
+    def record(self) -> StagedVolume:
+        """What is kept of it."""
+        return StagedVolume(
+            volume=self.volume,
+            nqn=self.target.nqn,
+            address=self.target.address,
+            port=self.target.port,
+            staging_path=self.path,
+            fs_type=self.capability.file_system,
+            read_only=self.read_only,
+            mount_flags=self.capability.mount_flags,
+        )
+
+
+class Stager:
+    """Stages and unstages volumes."""
+
+    def __init__(
+        self,
+        *,
+        initiator: Initiator,
+        volumes: Volumes,
+        mounts: Mounts,
+        devices: BlockDevices,
+        formatter: Formatter,
+        grower: Grower,
+        store: StagingStore,
+    ) -> None:
+        self._initiator = initiator
+        self._volumes = volumes
+        self._mounts = mounts
+        self._devices = devices
+        self._formatter = formatter
+        self._grower = grower
+        self._store = store
+
+    async def stage(self, wanted: Stage) -> None:
+        """Connect the volume and, if it has a file system, mount it at the staging path.
+
+        Changes nothing where that is so already. A failure undoes what this call did, and only
+        that; a cancelled call leaves all as it is, for the repeated one to find.
+        """
+        before = await self._store.read(wanted.volume)
+        namespace = self._initiator.find(wanted.target.nqn)
+        if namespace is not None:
+            self._require_same_use(wanted, before, namespace)
+        if await self._is_staged(wanted, before, namespace):
+            await self._remember(wanted, before)
+            return
+        was_connected = wanted.target.nqn in self._volumes.nqns(wanted.volume)
+        try:
+            connected = await self._initiator.connect_with_retry(
+                wanted.target, wanted.config, volume=wanted.volume
+            )
+            _require_size(wanted, connected)
+            if wanted.capability.access_type == "mount":
+                await self._mount(wanted, before, connected)
+            else:
+                await self._remember(wanted, before)
+        except CommandStuck:
+            raise  # something still works on the device: not ours to pull away
+        except Exception:
+            await self._undo(wanted, before, was_connected=was_connected)
+            raise
+
+    def _require_same_use(
+        self, wanted: Stage, before: StagedVolume | None, namespace: Namespace
+    ) -> None:
+        """Raise :class:`VolumeMismatch` if the volume is in use here in another way."""
+        block = wanted.capability.access_type == "block"
+        others = (
+            self._mounts.of_file_system(namespace.devno)
+            if block
+            else self._mounts.of_node(namespace.device)
+        )
+        if others:
+            raise VolumeMismatch(
+                f"it is in use as a {'file system' if block else 'raw block volume'} at "
+                f"{others[0].point}",
+                volume=wanted.volume,
+            )
+        if block or before is None or before.staging_path in ("", wanted.path):
+            return
+        if any(mount.devno == namespace.devno for mount in self._mounts.at(before.staging_path)):
+            raise VolumeMismatch(f"it is staged at {before.staging_path}", volume=wanted.volume)
+
+    async def _is_staged(
+        self, wanted: Stage, before: StagedVolume | None, namespace: Namespace | None
+    ) -> bool:
+        if wanted.capability.access_type == "block":
+            if namespace is None or before is None or not before.staged:
+                return False
+            if before.targets and before.read_only != wanted.read_only:
+                raise VolumeMismatch(
+                    f"it is published {'read-only' if before.read_only else 'writable'} at "
+                    f"{before.targets[0][0]}",
+                    volume=wanted.volume,
+                )
+            return before.staging_path == wanted.path
+        mounted = self._mounts.at(wanted.path)
+        if not mounted:
+            return False
+        if namespace is not None and mounted[-1].devno == namespace.devno:
+            _require_same_mount(wanted, before, mounted[-1])
+            return True
+        if self._devices.exists(mounted[-1].devno):
+            raise VolumeMismatch(
+                f"another device is mounted at {wanted.path}: {mounted[-1].source}",
+                volume=wanted.volume,
+            )
+        # The kernel gave the device up; what is mounted here can only answer with errors.
+        log.warning("unmounting a device that is gone", volume=wanted.volume, path=wanted.path)
+        await self._mounts.unmount(wanted.path, volume=wanted.volume)
+        return False
+
+    async def _mount(
+        self, wanted: Stage, before: StagedVolume | None, namespace: Namespace
+    ) -> None:
+        device = Device(namespace.device, namespace.devno)
+        fs_type = wanted.capability.file_system
+        if kind(wanted.path) != "directory":
+            raise FailedPrecondition(
+                f"the staging path {wanted.path} is no directory", volume=wanted.volume
+            )
+        if not wanted.read_only:
+            await self._devices.set_read_only(device, False, volume=wanted.volume)
+        await self._format(wanted, before, device)
+        # The mark of a format is gone for good before anybody can write a first byte. Written
+        # always: "before" knows nothing of a mark that this call made.
+        await self._store.write(_with_targets(wanted.record(), before))
+        mount = await self._mounts.mount(
+            device.path,
+            wanted.path,
+            fs_type=fs_type,
+            options=mount_options(
+                fs_type,
+                wanted.capability.mount_flags,
+                read_only=wanted.read_only,
+                shared=wanted.capability.mode.multi_node,
+            ),
+            volume=wanted.volume,
+        )
+        asked = (device.devno, fs_type, wanted.read_only)
+        if (mount.devno, mount.fs_type, mount.read_only) != asked:
+            raise Internal(f"mounted was {mount} instead of {asked}", volume=wanted.volume)
+        if not wanted.read_only:
+            await self._grower.grow(device, mount, volume=wanted.volume)
+
+    async def _format(self, wanted: Stage, before: StagedVolume | None, device: Device) -> None:
+        """Make sure of the file system, making it where the device is proven blank."""
+        mark = before.formatting if before and before.nqn == wanted.target.nqn else ""
+        examination = await self._formatter.examine(
+            device,
+            wanted.capability.file_system,
+            size=wanted.size,
+            content_expected=wanted.content_expected,
+            mark=mark,
+            volume=wanted.volume,
+        )
+        if examination.state is State.READY:
+            return
+        if wanted.read_only:
+            raise FailedPrecondition(
+                "it has no file system yet and is asked for read-only; it is not formatted",
+                volume=wanted.volume,
+                advice="use it writable once first",
+            )
+        # An xfs that mkfs left half made is known by the first mark's UUID: that one stays.
+        uuid = mark or str(uuid4())
+        await self._store.write(replace(wanted.record(), formatting=uuid))
+        await self._formatter.make(
+            device, wanted.capability.file_system, examination, uuid=uuid, volume=wanted.volume
+        )
+
+    async def _remember(self, wanted: Stage, before: StagedVolume | None) -> None:
+        record = _with_targets(wanted.record(), before)
+        if record != before:
+            await self._store.write(record)
+
+    async def _undo(
+        self, wanted: Stage, before: StagedVolume | None, *, was_connected: bool
+    ) -> None:
+        """Take back what a failed stage did. Its own failures are logged: the first one counts."""
+        try:
+            namespace = self._initiator.find(wanted.target.nqn)
+            if wanted.capability.access_type == "mount" and namespace is not None:
+                mounted = self._mounts.at(wanted.path)
+                if mounted and mounted[-1].devno == namespace.devno:
+                    await self._mounts.unmount(wanted.path, volume=wanted.volume)
+            if not was_connected and not (
+                namespace is not None and self._mounts.of_file_system(namespace.devno)
+            ):
+                await self._initiator.disconnect(wanted.target.nqn, volume=wanted.volume)
+            if before is None or not before.staged:
+                await self._forget(wanted.volume)
+        except DriverError as error:
+            log.warning("stage not undone in full", volume=wanted.volume, error=str(error))
+
+    async def _forget(self, volume: str) -> None:
+        """Delete the record, but never the mark of a format: it alone explains what is there."""
+        record = await self._store.read(volume)
+        if record is not None and record.formatting:
+            await self._store.write(replace(record, staging_path="", targets=()))
+        else:
+            await self._store.delete(volume)
+
+    async def unstage(self, volume: str, path: str) -> None:
+        """Unmount and disconnect the volume; returns when both are proven.
+
+        Raises :class:`VolumeInUse`, naming the place, while anything else still uses the device.
+        """
+        record = await self._store.read(volume)
+        nqns = self._volumes.nqns(volume)
+        if record is not None and belongs(record.nqn, volume):
+            nqns.add(record.nqn)
+        namespaces = [found for nqn in nqns if (found := self._initiator.find(nqn)) is not None]
+        staged = self._mounts.at(path)
+        self._volumes.require_own(staged, volume)
+        self._require_unpublished(staged, namespaces, path, volume)
+        await self._mounts.unmount(path, volume=volume)
+        for found in namespaces:
+            await self._devices.require_unclaimed(Device(found.device, found.devno), volume=volume)
+        for nqn in sorted(nqns):
+            await self._initiator.disconnect(nqn, volume=volume)
+        left = self._volumes.nqns(volume)
+        if left:
+            raise Internal(f"still connected: {', '.join(sorted(left))}", volume=volume)
+        await self._forget(volume)
+
+    def _require_unpublished(
+        self, staged: list[Mount], namespaces: list[Namespace], path: str, volume: str
+    ) -> None:
+        devnos = {mount.devno for mount in staged} | {found.devno for found in namespaces}
+        mounts = [mount for devno in devnos for mount in self._mounts.of_file_system(devno)]
+        mounts += [mount for found in namespaces for mount in self._mounts.of_node(found.device)]
+        others = sorted({mount.point for mount in mounts} - {path})
+        if others:
+            raise VolumeInUse(
+                f"it is still mounted at {', '.join(others[:5])}",
+                volume=volume,
+                advice="unmount it there first; nothing was changed",
+            )
+
+
+def _with_targets(record: StagedVolume, before: StagedVolume | None) -> StagedVolume:
+    return replace(record, targets=before.targets if before is not None else ())
+
+
+def _require_same_mount(wanted: Stage, before: StagedVolume | None, mount: Mount) -> None:
+    differences = []
+    if mount.fs_type != wanted.capability.file_system:
+        differences.append(f"as {mount.fs_type} instead of {wanted.capability.file_system}")
+    if mount.read_only != wanted.read_only:
+        differences.append("read-only" if mount.read_only else "writable")
+    if before is not None and before.staging_path == wanted.path:
+        flags, asked = sorted(before.mount_flags), sorted(wanted.capability.mount_flags)
+        if flags != asked:
+            differences.append(f"with options {flags} instead of {asked}")
+    if differences:
+        raise VolumeMismatch(
+            f"it is mounted at {mount.point} {' and '.join(differences)}", volume=wanted.volume
+        )
+    if mount.file_system_read_only and not wanted.read_only:
+        raise FailedPrecondition(
+            f"the kernel made the file system at {mount.point} read-only after an error",
+            volume=wanted.volume,
+            advice="see the node's kernel log; stop the pods that use the volume, so that it is "
+            "unmounted, and check it with fsck.ext4 or xfs_repair",
+        )
+
+
+def _require_size(wanted: Stage, namespace: Namespace) -> None:
+    if namespace.size <= 0 or (wanted.size is not None and namespace.size < wanted.size):
+        raise FailedPrecondition(
+            f"{namespace.device} has {namespace.size} bytes, the volume should have "
+            f"{wanted.size or 'some'}",
+            volume=wanted.volume,
+            advice="the RDS exports something else under this name, or less than was made",
+        )

@@ -1,0 +1,98 @@
+"""Which devices of this node belong to a volume, and to which volume a mount belongs."""
+
+from collections.abc import Iterable
+from typing import Protocol
+
+from rds_csi.errors import FailedPrecondition, InvalidRequest
+from rds_csi.filesystem.mounts import Mount
+from rds_csi.nvme.sysfs import Controller, Namespace
+from rds_csi.parameters import ConnectionConfig, Target
+
+
+class Initiator(Protocol):
+    """The node's side of NVMe/TCP: :class:`rds_csi.nvme.connector.Connector`."""
+
+    async def connect_with_retry(
+        self, target: Target, config: ConnectionConfig, *, volume: str = ""
+    ) -> Namespace:
+        """Connect, or find connected, and return the usable namespace."""
+
+    def find(self, nqn: str) -> Namespace | None:
+        """The namespace, as sysfs shows it now."""
+
+    async def disconnect(self, nqn: str, *, volume: str = "") -> None:
+        """Disconnect; returns when the controllers are proven gone."""
+
+    async def rescan(self, nqn: str, *, volume: str = "") -> None:
+        """Make the kernel read the namespace's size again."""
+
+
+class Subsystems(Protocol):
+    """What sysfs shows: :class:`rds_csi.nvme.sysfs.Sysfs`."""
+
+    def controllers(self, nqn: str | None = None) -> list[Controller]:
+        """Every controller, or those of one subsystem."""
+
+    def namespace(self, nqn: str, hostnqn: str | None = None, nsid: int = 1) -> Namespace | None:
+        """One subsystem's namespace."""
+
+
+def check_target(target: Target, volume: str) -> Target:
+    """The target, if its NQN is the volume's own; else :class:`InvalidRequest`.
+
+    The exports are named ``<prefix>:<volume id>``. A context that names another volume's export
+    would have that volume formatted, mounted, or disconnected in this one's name.
+    """
+    if not belongs(target.nqn, volume):
+        raise InvalidRequest(f"NQN {target.nqn!r} is not of this volume", volume=volume)
+    return target
+
+
+def belongs(nqn: str, volume: str) -> bool:
+    """Whether an NQN is that of a volume's export."""
+    prefix, colon, name = nqn.rpartition(":")
+    return bool(prefix and colon) and name == volume
+
+
+class Volumes:
+    """Finds by NQN and host NQN, never by a remembered device name: names are reused."""
+
+    def __init__(self, initiator: Initiator, subsystems: Subsystems, host_nqn: str) -> None:
+        self._initiator = initiator
+        self._subsystems = subsystems
+        self._host_nqn = host_nqn
+
+    def nqns(self, volume: str) -> set[str]:
+        """The NQNs of the volume's connections that this node made, in whatever state."""
+        return {
+            controller.nqn
+            for controller in self._subsystems.controllers()
+            if belongs(controller.nqn, volume) and controller.hostnqn == self._host_nqn
+        }
+
+    def find(self, volume: str) -> tuple[str, Namespace] | None:
+        """The volume's NQN and namespace, if it is connected."""
+        for nqn in sorted(self.nqns(volume)):
+            namespace = self._initiator.find(nqn)
+            if namespace is not None:
+                return nqn, namespace
+        return None
+
+    def require_own(self, mounts: Iterable[Mount], volume: str) -> None:
+        """Raise :class:`FailedPrecondition` if one of the mounts is of another volume."""
+        for mount in mounts:
+            owner = self._owner(mount)
+            if owner and not belongs(owner, volume):
+                raise FailedPrecondition(
+                    f"{mount.point} belongs to {owner}; it was left as it is", volume=volume
+                )
+
+    def _owner(self, mount: Mount) -> str:
+        for controller in self._subsystems.controllers():
+            namespace = self._subsystems.namespace(controller.nqn, controller.hostnqn or None)
+            if namespace is not None and (
+                mount.devno == namespace.devno
+                or (mount.fs_type == "devtmpfs" and mount.root == f"/{namespace.device.name}")
+            ):
+                return controller.nqn
+        return ""

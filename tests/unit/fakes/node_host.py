@@ -1,0 +1,374 @@
+"""A node's kernel, its programs and the RDS behind them, small enough to stop at any step.
+
+Every act outside of the driver (a program, a connect, a record on disk) is one step with a
+boundary before and after it; ``mkfs`` has one in its middle as well. ``Steps`` ends the driver
+at any of them. What would lose data on a real node fails the test here.
+"""
+
+import asyncio
+import json
+import shutil
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rds_csi.errors import CommandFailed, ConnectFailed
+from rds_csi.filesystem import devices, probe
+from rds_csi.filesystem.devices import BlockDevices
+from rds_csi.filesystem.mounts import DeviceNumber, Mounts
+from rds_csi.node import Node, NodeSettings
+from rds_csi.nvme.sysfs import Controller, Namespace
+from rds_csi.parameters import ConnectionConfig, Target
+from rds_csi.process import Result
+from rds_csi.staging import StagedVolume, StagingStore
+from tests.unit.fakes.mounts import DEVTMPFS, FakeMountTable, FileSystem
+
+HOST_NQN = "nqn.2014-08.org.nvmexpress:uuid:11111111-2222-4333-8444-555555555555"
+FINISHED = ("ext4", "xfs")
+OK = Result(0, "", "")
+
+
+class Killed(BaseException):
+    """The driver was killed with -9 here: nothing of it runs any more."""
+
+
+@dataclass(slots=True)
+class Steps:
+    """Counts boundaries, and ends the driver at number ``stop`` by ``how``."""
+
+    stop: int = 0
+    how: str = "kill"
+    passed: list[str] = field(default_factory=list)
+
+    async def boundary(self, what: str) -> None:
+        self.passed.append(what)
+        if len(self.passed) != self.stop:
+            return
+        if self.how == "kill":
+            raise Killed(what)
+        task = asyncio.current_task()
+        assert task is not None
+        task.cancel()
+        await asyncio.sleep(0)
+
+
+@dataclass(slots=True)
+class Disk:
+    """One volume as the RDS has it. ``content`` is ``blank``, ``half``, ``half xfs``, or a type."""
+
+    size: int
+    content: str = "blank"
+    uuid: str = ""
+    fs_size: int = 0
+    data: str = ""
+    """What a pod wrote."""
+    readable: bool = True
+    write_protected: bool = False
+
+    def make(self, fs_type: str, uuid: str) -> None:
+        self.content, self.uuid, self.fs_size = fs_type, uuid, self.size
+
+
+@dataclass(slots=True)
+class Connection:
+    """A connected disk, as the kernel shows it."""
+
+    name: str
+    devno: DeviceNumber
+    disk: Disk
+    size: int
+
+
+class FakeHost:
+    """Stands for ``Runner``, ``Connector`` and ``Sysfs`` at once; make a :meth:`node` of it."""
+
+    def __init__(self, root: Path) -> None:
+        self.steps = Steps()
+        self.dev = root / "dev"
+        self.kubelet = root / "kubelet"
+        self._block = root / "sys" / "dev" / "block"
+        for directory in (self.dev, self.kubelet, self._block):
+            directory.mkdir(parents=True)
+        self.state = root / "state"
+        self.rds: dict[str, Disk] = {}
+        self.connections: dict[str, Connection] = {}
+        self.claimed: set[str] = set()
+        """Device names that something out of sight holds."""
+        self.calls: list[tuple[str, ...]] = []
+        self.formats = 0
+        self.rescans_until_seen = 1
+        self.statfs = Result(0, "4096 1000 600 500 100 90\n", "")
+        self.refusals: dict[str, Result] = {}
+        """Programs that fail, by name."""
+        self.table = FakeMountTable(root / "mountinfo", dev=self.dev, file_system=self._file_system)
+        self._numbers = 0
+
+    def node(self) -> Node:
+        """A driver just started on this host."""
+        runner_table = Mounts(self, table=self.table.path)
+        return Node(
+            settings=NodeSettings(
+                node_id="node-1", host_nqn=HOST_NQN, kubelet_dir=self.kubelet, max_volumes=7
+            ),
+            connector=self,
+            sysfs=self,
+            runner=self,
+            store=SteppedStore(self.state, self.steps),
+            mounts=runner_table,
+            devices=FakeBlockDevices(self, self._block.parent.parent),
+        )
+
+    # The kernel's side of NVMe/TCP
+
+    async def connect_with_retry(
+        self, target: Target, config: ConnectionConfig, *, volume: str = ""
+    ) -> Namespace:
+        del config
+        await self.steps.boundary("before connect")
+        if target.nqn not in self.rds:
+            raise ConnectFailed("connection refused", volume=volume)
+        if target.nqn not in self.connections:
+            self._plug(target.nqn)
+        await self.steps.boundary("after connect")
+        found = self.find(target.nqn)
+        assert found is not None
+        return found
+
+    def find(self, nqn: str) -> Namespace | None:
+        found = self.connections.get(nqn)
+        if found is None:
+            return None
+        return Namespace(device=self.dev / found.name, size=found.size, devno=found.devno, nsid=1)
+
+    async def disconnect(self, nqn: str, *, volume: str = "") -> None:
+        del volume
+        await self.steps.boundary("before disconnect")
+        if nqn in self.connections:
+            self.unplug(nqn, orderly=True)
+        await self.steps.boundary("after disconnect")
+
+    async def rescan(self, nqn: str, *, volume: str = "") -> None:
+        del volume
+        await self.steps.boundary("before rescan")
+        self.rescans_until_seen -= 1
+        if self.rescans_until_seen <= 0:
+            found = self.connections[nqn]
+            found.size = found.disk.size
+            self._write_size(found)
+        await self.steps.boundary("after rescan")
+
+    def controllers(self, nqn: str | None = None) -> list[Controller]:
+        return [
+            Controller(name=f"nvme{number}", nqn=each, hostnqn=HOST_NQN, state="live")
+            for number, each in enumerate(self.connections)
+            if nqn in (None, each)
+        ]
+
+    def namespace(self, nqn: str, hostnqn: str | None = None, nsid: int = 1) -> Namespace | None:
+        assert (hostnqn, nsid) == (HOST_NQN, 1)
+        return self.find(nqn)
+
+    def _plug(self, nqn: str) -> None:
+        self._numbers += 1
+        disk = self.rds[nqn]
+        found = Connection(f"nvme{self._numbers}n1", (259, self._numbers), disk, disk.size)
+        self.connections[nqn] = found
+        (self.dev / found.name).touch()
+        directory = self._block / f"259:{self._numbers}"
+        directory.mkdir()
+        (directory / "ro").write_text(f"{int(disk.write_protected)}\n")
+        self._write_size(found)
+
+    def unplug(self, nqn: str, *, orderly: bool = False) -> None:
+        """The device goes away: disconnected, or given up by the kernel."""
+        found = self.connections.pop(nqn)
+        if orderly:
+            users = [entry.point for entry in self.table.entries if entry.devno == found.devno]
+            nodes = [entry.point for entry in self._nodes(found)]
+            assert not users + nodes, f"disconnected under {users + nodes}"
+        self.table.unplug(str(self.dev / found.name))
+        (self.dev / found.name).unlink()
+        shutil.rmtree(self._directory(found))
+
+    def _nodes(self, found: Connection) -> list[object]:
+        return [
+            entry
+            for entry in self.table.entries
+            if (entry.devno, entry.root) == (DEVTMPFS, f"/{found.name}")
+        ]
+
+    def _directory(self, found: Connection) -> Path:
+        return self._block / f"{found.devno[0]}:{found.devno[1]}"
+
+    def _write_size(self, found: Connection) -> None:
+        (self._directory(found) / "size").write_text(f"{found.size // 512}\n")
+
+    def connection(self, device: str) -> Connection:
+        """What is behind a device node."""
+        return next(each for each in self.connections.values() if each.name == Path(device).name)
+
+    def _file_system(self, device: str) -> FileSystem | None:
+        if not Path(device).exists():
+            return None
+        found = self.connection(device)
+        return FileSystem(found.devno, found.disk.content, found.disk.content in FINISHED)
+
+    # Programs
+
+    async def run(
+        self,
+        args: Sequence[str],
+        *,
+        timeout: float,  # noqa: ASYNC109 - the port of rds_csi.process
+        volume: str = "",
+        check: bool = True,
+        environment: Mapping[str, str] | None = None,
+    ) -> Result:
+        del timeout, environment
+        words = tuple(args)
+        if words[: len(devices._PROBE)] == devices._PROBE:
+            words = ("probe", *words[len(devices._PROBE) :])
+        self.calls.append(words)
+        await self.steps.boundary(f"before {words[0]}")
+        result = self.refusals.get(words[0]) or await self._program(words)
+        await self.steps.boundary(f"after {words[0]}")
+        if check and result.returncode:
+            raise CommandFailed(
+                f"{words[0]} failed: {result.stderr}",
+                returncode=result.returncode,
+                stderr=result.stderr,
+                volume=volume,
+            )
+        return result
+
+    async def _program(self, words: tuple[str, ...]) -> Result:
+        match words:
+            case ("mount", *_) | ("umount", *_):
+                return self.table.run(words)
+            case ("blkid", "-p", "-o", "export", device):
+                return self._blkid(self.connection(device).disk)
+            case ("probe", "run", device, devno, digest, *command):
+                inspected = self._inspect(device, devno)
+                if json.loads(inspected.stdout)["digest"] != digest:
+                    return Result(probe.CHANGED, "", "the content has changed")
+                return await self._mkfs(device, command)
+            case ("probe", "inspect", device, devno):
+                return self._inspect(device, devno)
+            case ("probe", "claim", device, _):
+                held = self._file_system(device)
+                users = [
+                    entry for entry in self.table.entries if held and entry.devno == held.devno
+                ]
+                return Result(
+                    probe.HELD if users or Path(device).name in self.claimed else 0, "", ""
+                )
+            case ("blockdev", flag, device):
+                return self._blockdev(flag, self.connection(device))
+            case ("stat", "--file-system", *_):
+                return self.statfs
+            case ("dumpe2fs", "-h", device):
+                blocks = self.connection(device).disk.fs_size // 4096
+                return Result(0, f"Block count:              {blocks}\nBlock size:   4096\n", "")
+            case ("resize2fs", device):
+                return self._grow(self.connection(device))
+            case ("xfs_growfs", flag, point):
+                return self._xfs_growfs(flag, point)
+        raise AssertionError(f"unexpected program {words}")
+
+    @staticmethod
+    def _blkid(disk: Disk) -> Result:
+        if disk.content in ("blank", "half"):
+            return Result(2, "", "")
+        fs_type = disk.content.removeprefix("half ")
+        return Result(0, f"UUID={disk.uuid}\nTYPE={fs_type}\nUSAGE=filesystem\n", "")
+
+    def _inspect(self, device: str, devno: str) -> Result:
+        found = self.connection(device)
+        if devno != f"{found.devno[0]}:{found.devno[1]}":
+            return Result(probe.CHANGED, "", "another device")
+        if not found.disk.readable:
+            return Result(probe.ERROR, "", "[Errno 5] Input/output error\n")
+        answer = {
+            "size": found.size,
+            "data": None if found.disk.content == "blank" else 1024,
+            "unfinished": found.disk.uuid if found.disk.content == "half xfs" else None,
+            "digest": f"{found.size} {found.disk.content} {found.disk.uuid}",
+        }
+        return Result(0, json.dumps(answer), "")
+
+    async def _mkfs(self, device: str, command: Sequence[str]) -> Result:
+        disk = self.connection(device).disk
+        assert not disk.data, "mkfs over a pod's data"
+        assert disk.content not in FINISHED, "mkfs over a file system"
+        fs_type = command[0].removeprefix("mkfs.")
+        uuid = next(word for word in command if word.count("-") == 4).removeprefix("uuid=")
+        assert disk.content != "half xfs" or "-f" in command or fs_type == "ext4"
+        disk.content, disk.uuid = ("half xfs", uuid) if fs_type == "xfs" else ("half", "")
+        await self.steps.boundary("in the middle of mkfs")
+        disk.make(fs_type, uuid)
+        self.formats += 1
+        return OK
+
+    def _blockdev(self, flag: str, found: Connection) -> Result:
+        read_only = flag == "--setro" or found.disk.write_protected
+        (self._directory(found) / "ro").write_text(f"{int(read_only)}\n")
+        return OK
+
+    def _xfs_growfs(self, flag: str, point: str) -> Result:
+        mounted = self.table.at(point)[-1]
+        found = next(each for each in self.connections.values() if each.devno == mounted.devno)
+        if flag == "-d":
+            return self._grow(found)
+        blocks = found.disk.fs_size // 4096
+        return Result(0, f"data     =               bsize=4096   blocks={blocks}, imaxpct=25\n", "")
+
+    def _grow(self, found: Connection) -> Result:
+        assert any(entry.devno == found.devno for entry in self.table.entries), "grown unmounted"
+        found.disk.fs_size = found.size
+        return OK
+
+    # Questions of the tests
+
+    def leaks(self) -> list[str]:
+        """What is left on the node: nothing, when every volume was taken down."""
+        files = [str(path) for path in self.kubelet.rglob("*") if not path.name.startswith("stage")]
+        records = [str(path) for path in self.state.glob("*")] if self.state.exists() else []
+        return [*self.table.points(), *self.connections, *files, *records]
+
+    def check(self) -> None:
+        """What must hold at any moment."""
+        points = self.table.points()
+        assert len(points) == len(set(points)), f"stacked: {points}"
+        assert all(Path(point).exists() for point in points), f"removed under a mount: {points}"
+
+
+class FakeBlockDevices(BlockDevices):
+    """Regular files stand for device nodes, so their numbers come from the fake kernel."""
+
+    def __init__(self, host: FakeHost, root: Path) -> None:
+        super().__init__(host, root=root)
+        self._host = host
+
+    def number_of(self, path: Path | str) -> DeviceNumber | None:
+        for connection in self._host.connections.values():
+            if str(path) == str(self._host.dev / connection.name):
+                return connection.devno
+        return None
+
+
+class SteppedStore(StagingStore):
+    """The real records, with a boundary before and after each change."""
+
+    def __init__(self, directory: Path, steps: Steps) -> None:
+        super().__init__(directory)
+        self._steps = steps
+
+    async def write(self, staged: StagedVolume) -> None:
+        await self._steps.boundary("before record")
+        await super().write(staged)
+        await self._steps.boundary("after record")
+
+    async def delete(self, volume: str) -> None:
+        await self._steps.boundary("before forget")
+        await super().delete(volume)
+        await self._steps.boundary("after forget")
