@@ -111,7 +111,7 @@ def create(
     )
     # Another line made the disk in between: then it is shown, as one that existed.
     failed = when(
-        '[:typeof [:find $csiWhy "already"]] = "nil"',
+        '[:typeof [:find $csiWhy "already"]] != "num"',
         block(undo, ":error $csiWhy"),
         otherwise=when(f"{disks(slot_is)} = 0", ":error $csiWhy"),
     )

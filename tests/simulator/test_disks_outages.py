@@ -18,7 +18,7 @@ from rds_csi.routeros import Disks
 from rds_csi.volume import MIB
 
 from .conftest import BASE, Rds
-from .test_disks import SLOT, create, path_of, record
+from .volumes import SLOT, create, path_of, record
 
 LOST = ("drop-before", "drop-after", "truncate")
 MUTATIONS: dict[str, Callable[[Disks], Awaitable[object]]] = {

@@ -13,7 +13,7 @@ from rds_csi.simulator.values import Value
 from rds_csi.volume import AccessMode, Publication, Record
 
 from .conftest import Rds
-from .test_disks import SLOT, create, record
+from .volumes import SLOT, create, record
 
 
 @pytest.fixture(autouse=True)

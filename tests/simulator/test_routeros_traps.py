@@ -21,7 +21,7 @@ from rds_csi.simulator import Simulator
 from rds_csi.volume import GIB, MIB, TIB, Record, round_up, volume_id
 
 from .conftest import BASE, OWNER, PREFIX, Rds
-from .test_disks import HOST, LEGACY, SLOT, create, path_of, record
+from .volumes import HOST, LEGACY, SLOT, create, path_of, record
 
 
 async def whole_life(rds: Rds) -> Disks:
