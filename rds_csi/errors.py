@@ -193,6 +193,12 @@ class ConnectFailed(Unavailable):
     """``nvme connect`` did not succeed. Transient unless its text says otherwise."""
 
 
+class ConnectRejected(ConnectFailed):
+    """``nvme connect`` failed in a way that repeating it does not mend."""
+
+    transient = False
+
+
 class ShuttingDown(Unavailable):
     """The driver is stopping; the successor will take the call."""
 

@@ -1,4 +1,4 @@
-"""What ``nvme connect`` is told: pure rules, no kernel.
+"""What ``nvme connect`` is told, and which names are ours.
 
 The options are those that nvme-cli 2.3 (Debian 12) and 2.13 (Debian 13) both know. One setting
 has no option in 2.3: ``fast_io_fail_tmo``. Both versions read it from a JSON file (``-J``,
@@ -6,6 +6,9 @@ see ``nvme-connect(1)`` and the configuration schema of libnvme), so it goes tha
 """
 
 import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 from rds_csi.nvme.host import HostIdentity
@@ -41,8 +44,8 @@ def connect_arguments(
     return arguments
 
 
-def connect_file(target: Target, config: ConnectionConfig, host: HostIdentity) -> str:
-    """The JSON for ``-J``, or an empty string where the options say it all."""
+def connect_json(target: Target, config: ConnectionConfig, host: HostIdentity) -> str:
+    """The settings for which there is no option, as ``-J`` reads them; empty if there are none."""
     if config.fast_io_fail_tmo is None:
         return ""
     port = {
@@ -53,6 +56,26 @@ def connect_file(target: Target, config: ConnectionConfig, host: HostIdentity) -
     }
     subsystem = {"nqn": target.nqn, "ports": [port]}
     return json.dumps([{"hostnqn": host.nqn, "hostid": host.hostid, "subsystems": [subsystem]}])
+
+
+@contextmanager
+def connect_file(
+    target: Target, config: ConnectionConfig, host: HostIdentity
+) -> Iterator[list[str]]:
+    """The arguments that name a file of :func:`connect_json`, while the block runs.
+
+    The file is in memory: nothing is left behind, and a read-only root does not matter.
+    """
+    text = connect_json(target, config, host)
+    if not text:
+        yield []
+        return
+    descriptor = os.memfd_create("nvme-connect")
+    try:
+        os.write(descriptor, text.encode())
+        yield ["-J", f"/proc/{os.getpid()}/fd/{descriptor}"]
+    finally:
+        os.close(descriptor)
 
 
 def is_our_nqn(nqn: str, prefix: str) -> bool:

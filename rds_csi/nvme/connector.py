@@ -1,0 +1,347 @@
+"""Connects and disconnects volumes. What is connected, sysfs says; this remembers nothing.
+
+How it keeps its promises:
+
+* **Never twice.** One lock per NQN, and a look into sysfs before each connect. A controller that
+  is live, or that the kernel is bringing back, counts as connected; "already connected" from
+  ``nvme`` means somebody was faster, so sysfs is read again.
+* **Never another's.** Only controllers of an NQN of our form *and* with our host NQN are taken
+  down, by a write that proves both on the very directory it writes in (:mod:`.removal`).
+* **Never in use.** Nothing that is mounted or held is taken down.
+* **Never a lie.** A volume is connected when its device answered a read, and disconnected when
+  its controllers are gone from sysfs: ``nvme disconnect`` ends with 0 also where it did nothing.
+
+A controller of ours at another address than asked for: while it is live it is used as it is,
+for it reaches the same subsystem, and a second connection would be a second way to write. If it
+is not live and nothing uses it, the RDS has moved: it is replaced. In use, it is an error that
+says so.
+
+When a call fails, it takes down what it connected itself. When it is cancelled, a connection
+that stands stays: the next call finds it, or the reaper.
+"""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from rds_csi.errors import (
+    CommandFailed,
+    CommandStuck,
+    ConnectFailed,
+    DriverError,
+    NotOurs,
+    NotReady,
+    Unavailable,
+    VolumeInUse,
+)
+from rds_csi.nvme.connection import connect_arguments, connect_file, is_our_nqn
+from rds_csi.nvme.host import HostIdentity
+from rds_csi.nvme.locks import NqnLocks
+from rds_csi.nvme.messages import MODPROBE, connect_error, says_already_connected
+from rds_csi.nvme.readiness import DeviceNumber, Readiness, Timings, device_number
+from rds_csi.nvme.removal import Remover
+from rds_csi.nvme.sysfs import Controller, Namespace, Sysfs
+from rds_csi.parameters import ConnectionConfig, Target
+from rds_csi.process import Runner
+from rds_csi.retry import RetryPolicy, is_transient, retrying
+
+log = structlog.get_logger(__name__)
+
+FABRICS: Final = Path("/dev/nvme-fabrics")
+DEFAULT_PREFIX: Final = "nqn.2000-02.com.mikrotik"
+
+
+class Connector:
+    """NVMe/TCP connections of this node, under its one host identity.
+
+    ``in_use`` tells whether a device number is mounted. ``limit`` bounds how many connects are
+    under way at once, so that a node that starts does not storm the target. ``on_event`` is
+    told of ``connected``, ``connect_failed``, ``retry``, ``disconnected``: metrics.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        sysfs: Sysfs,
+        host: HostIdentity,
+        *,
+        in_use: Callable[[DeviceNumber], bool],
+        nqn_prefix: str = DEFAULT_PREFIX,
+        limit: int = 8,
+        policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+        timings: Timings = Timings(),  # noqa: B008 - frozen
+        fabrics: Path = FABRICS,
+        rng: random.Random | None = None,
+        number_of: Callable[[Path], DeviceNumber | None] = device_number,
+        on_event: Callable[[str], None] = lambda _event: None,
+    ) -> None:
+        self._runner = runner
+        self._sysfs = sysfs
+        self._host = host
+        self._prefix = nqn_prefix
+        self._policy = policy
+        self._timings = timings
+        self._fabrics = fabrics
+        self._rng = rng
+        self._on_event = on_event
+        self._limit = asyncio.Semaphore(limit)
+        self._locks = NqnLocks()
+        self._connecting: Counter[str] = Counter()
+        self._remover = Remover(runner, sysfs, host, in_use=in_use, timings=timings)
+        self._readiness = Readiness(
+            runner, sysfs, host, timings=timings, number_of=number_of, rescan=self._rescan
+        )
+
+    def busy(self, nqn: str) -> bool:
+        """Whether a call is at work on the subsystem, or waits to try it again."""
+        return self._locks.locked(nqn) or nqn in self._connecting
+
+    def find(self, nqn: str) -> Namespace | None:
+        """The namespace as sysfs shows it now, in whatever state its connection is."""
+        return self._sysfs.namespace(nqn, self._host.nqn)
+
+    async def connect(self, target: Target, *, volume: str = "") -> Namespace:
+        """:meth:`connect_with_config` with the default settings."""
+        return await self.connect_with_config(target, ConnectionConfig(), volume=volume)
+
+    async def connect_with_config(
+        self, target: Target, config: ConnectionConfig, *, volume: str = ""
+    ) -> Namespace:
+        """Connect once, or find connected; returns when the device has answered a read.
+
+        The settings count for a new connection only. Raises :class:`ConnectFailed` (transient),
+        :class:`ConnectRejected`, :class:`NotReady`, :class:`NotOurs`, :class:`VolumeInUse`.
+        """
+        self._check_ours(target.nqn, volume)
+        async with self._locks.hold(target.nqn):
+            made = await self._ensure_connection(target, config, volume)
+            try:
+                namespace = await self._readiness.usable(target.nqn, volume)
+            except CommandStuck:
+                raise
+            except DriverError:
+                await self._undo(target.nqn, volume, made=made)
+                raise
+            self._on_event("connected")
+            log.info(
+                "connected",
+                volume=volume,
+                nqn=target.nqn,
+                device=str(namespace.device),
+                size=namespace.size,
+                new=made,
+            )
+            return namespace
+
+    async def connect_with_retry(
+        self, target: Target, config: ConnectionConfig, *, volume: str = ""
+    ) -> Namespace:
+        """:meth:`connect_with_config`, again after transient failures, as the policy says.
+
+        When the attempts are used up: :class:`ConnectFailed` with the last cause.
+        """
+        with self._counted(target.nqn):
+            try:
+                return await retrying(
+                    lambda: self.connect_with_config(target, config, volume=volume),
+                    what=f"connect {target.nqn}",
+                    policy=self._policy,
+                    rng=self._rng,
+                    on_retry=lambda: self._on_event("retry"),
+                )
+            except DriverError as error:
+                self._on_event("connect_failed")
+                if not is_transient(error):
+                    raise
+                raise ConnectFailed(
+                    f"connection failed after retries: {error.what}",
+                    volume=volume,
+                    advice=error.advice,
+                ) from error
+
+    async def disconnect(
+        self,
+        nqn: str,
+        *,
+        volume: str = "",
+        confirm: Callable[[], Awaitable[bool]] | None = None,
+    ) -> None:
+        """Take down this host's connections to the subsystem.
+
+        Returns when they are proven gone. Nothing connected is success. ``confirm`` is asked
+        once nobody else can touch the subsystem any more; if it says no, nothing happens.
+        Raises :class:`NotOurs`, :class:`VolumeInUse`, :class:`Unavailable` if one stays.
+        """
+        self._check_ours(nqn, volume)
+        async with self._locks.hold(nqn):
+            controllers = self._own(nqn)
+            if not controllers or (confirm is not None and not await confirm()):
+                return
+            await self._remover.remove(controllers, volume=volume)
+            self._on_event("disconnected")
+
+    async def rescan(self, nqn: str, *, volume: str = "") -> None:
+        """Have the kernel read the namespaces again: their sizes, and which there are.
+
+        It does so by itself when the target announces a change; a target that does not is why
+        this is here. Controllers that are not live are left out.
+        """
+        self._check_ours(nqn, volume)
+        async with self._locks.hold(nqn):
+            await self._rescan(nqn, volume)
+
+    async def wait_for_size(
+        self,
+        nqn: str,
+        size: int,
+        *,
+        within: float = 10.0,
+        volume: str = "",
+    ) -> Namespace:
+        """The namespace once it has ``size`` bytes or more; :class:`Unavailable` if it has not."""
+        end = asyncio.get_running_loop().time() + within
+        while True:
+            namespace = self.find(nqn)
+            if namespace is not None and namespace.size >= size:
+                return namespace
+            if asyncio.get_running_loop().time() >= end:
+                has = f"has {namespace.size} bytes" if namespace is not None else "is gone"
+                raise Unavailable(f"its device {has}, {size} expected", volume=volume)
+            await asyncio.sleep(self._timings.poll)
+
+    def _own(self, nqn: str) -> list[Controller]:
+        return [
+            controller
+            for controller in self._sysfs.controllers(nqn)
+            if controller.hostnqn == self._host.nqn
+        ]
+
+    def _check_ours(self, nqn: str, volume: str) -> None:
+        if not is_our_nqn(nqn, self._prefix):
+            raise NotOurs(
+                f"{nqn!r} is not the name of a volume of this driver",
+                volume=volume,
+                advice=f"such names are {self._prefix}:pvc-…",
+            )
+
+    @contextmanager
+    def _counted(self, nqn: str) -> Iterator[None]:
+        self._connecting[nqn] += 1
+        try:
+            yield
+        finally:
+            self._connecting[nqn] -= 1
+            if not self._connecting[nqn]:
+                del self._connecting[nqn]
+
+    async def _ensure_connection(
+        self, target: Target, config: ConnectionConfig, volume: str
+    ) -> bool:
+        """Whether a connection had to be made."""
+        own = self._own(target.nqn)
+        stale = [
+            controller
+            for controller in own
+            if controller.leaving or not (controller.live or _is_at(controller, target))
+        ]
+        if stale:
+            await self._replace(stale, target, volume)
+        if len(own) > len(stale):
+            return False
+        return await self._run_connect(target, config, volume)
+
+    async def _replace(self, stale: list[Controller], target: Target, volume: str) -> None:
+        old = ", ".join(f"{entry.name} to {entry.address} ({entry.state})" for entry in stale)
+        users = self._remover.users(stale)
+        if users:
+            raise VolumeInUse(
+                f"connected by {old} and {', '.join(users)}, while the target is at "
+                f"{target.address}:{target.port} now",
+                volume=volume,
+                advice="bring the old address back, or end what uses the volume on this node",
+            )
+        log.warning("replacing stale connection", volume=volume, nqn=target.nqn, stale=old)
+        await self._remover.remove(stale, volume=volume)
+
+    async def _run_connect(self, target: Target, config: ConnectionConfig, volume: str) -> bool:
+        """Whether it was this call that connected."""
+        if not self._fabrics.exists():
+            raise NotReady(f"{self._fabrics} does not exist", volume=volume, advice=MODPROBE)
+        args = ["nvme", *connect_arguments(target, config, self._host)]
+        args += self._beside_others(target.nqn, volume)
+        async with self._limit:
+            try:
+                with connect_file(target, config, self._host) as extra:
+                    await self._runner.run(
+                        [*args, *extra], timeout=self._timings.connect, volume=volume
+                    )
+            except CommandFailed as error:
+                if says_already_connected(error):
+                    log.info("already connected", nqn=target.nqn, volume=volume)
+                    return False
+                raise connect_error(
+                    error, target, transport=self._sysfs.has_transport(), volume=volume
+                ) from error
+            except CommandStuck:
+                raise
+            except DriverError:
+                # nvme was killed; the kernel then takes the half-made controller back, mostly.
+                await self._undo(target.nqn, volume, made=True)
+                raise
+        return True
+
+    def _beside_others(self, nqn: str, volume: str) -> list[str]:
+        """The option that lets nvme-cli connect beside another host identity's connection.
+
+        nvme-cli takes any connection to the subsystem for ours; the kernel does not. Only the
+        predecessor of this driver, or a second node on the same kernel, has one.
+        """
+        others = [
+            entry for entry in self._sysfs.controllers(nqn) if entry.hostnqn != self._host.nqn
+        ]
+        if not others:
+            return []
+        users = self._remover.users(others)
+        if users:
+            raise VolumeInUse(
+                f"another host identity, {others[0].hostnqn}, has it connected on this node as "
+                f"{others[0].name}, and {', '.join(users)}",
+                volume=volume,
+                advice="drain the node, or unmount and disconnect it there first",
+            )
+        return ["--duplicate-connect"]
+
+    async def _rescan(self, nqn: str, volume: str) -> None:
+        for controller in self._own(nqn):
+            if controller.live:
+                await self._remover.write(controller, "rescan_controller", volume=volume)
+
+    async def _undo(self, nqn: str, volume: str, *, made: bool) -> None:
+        """Take down what a failed call leaves: its own, or a live connection to no namespace.
+
+        The latter is what the target left of a volume that was away; connecting anew finds
+        what it exports now. A connection that the kernel is bringing back is left to it.
+        """
+        useless = [
+            controller
+            for controller in self._own(nqn)
+            if made or (controller.live and self.find(nqn) is None)
+        ]
+        if not useless:
+            return
+        try:
+            await self._remover.remove(useless, volume=volume)
+        except CommandStuck:
+            raise
+        except DriverError as error:
+            log.warning("failed connection not undone", nqn=nqn, volume=volume, error=str(error))
+
+
+def _is_at(controller: Controller, target: Target) -> bool:
+    return (controller.address, controller.port) == (target.address, target.port)

@@ -1,0 +1,122 @@
+"""Waits until a connected volume can be used: its device is there, has a size, and answers."""
+
+import asyncio
+import os
+import stat
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from rds_csi.errors import ConnectFailed
+from rds_csi.nvme.host import HostIdentity
+from rds_csi.nvme.sysfs import Namespace, Sysfs
+from rds_csi.process import Runner
+
+DeviceNumber = tuple[int, int]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Timings:
+    """Seconds. ``connect``, ``probe`` and ``disconnect`` bound one program each.
+
+    ``appear`` bounds the wait for a usable device; a namespace that is missing for ``rescan``
+    is looked for by the kernel once more. ``gone`` bounds the wait for a controller to go;
+    ``poll`` is the pause between two looks into sysfs.
+    """
+
+    connect: float = 20.0
+    appear: float = 20.0
+    rescan: float = 1.0
+    probe: float = 10.0
+    disconnect: float = 15.0
+    gone: float = 10.0
+    poll: float = 0.1
+
+
+def device_number(path: Path) -> DeviceNumber | None:
+    """The number of a block device node; None if there is none at the path."""
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    if not stat.S_ISBLK(found.st_mode):
+        return None
+    return os.major(found.st_rdev), os.minor(found.st_rdev)
+
+
+class Readiness:
+    """Looks at this host's connections to a subsystem."""
+
+    def __init__(
+        self,
+        runner: Runner,
+        sysfs: Sysfs,
+        host: HostIdentity,
+        *,
+        timings: Timings,
+        number_of: Callable[[Path], DeviceNumber | None],
+        rescan: Callable[[str, str], Awaitable[None]],
+    ) -> None:
+        self._runner = runner
+        self._sysfs = sysfs
+        self._host = host
+        self._timings = timings
+        self._number_of = number_of
+        self._rescan = rescan
+
+    async def usable(self, nqn: str, volume: str) -> Namespace:
+        """The namespace, when its connection is live and its device has answered a read.
+
+        Raises :class:`ConnectFailed`: "device did not appear", and why.
+        """
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self._timings.appear
+        rescan_at = loop.time() + self._timings.rescan
+        while True:
+            namespace, why = self._look(nqn)
+            if namespace is not None:
+                break
+            if loop.time() >= end:
+                raise ConnectFailed(
+                    f"device did not appear within {self._timings.appear:g} s: {why}",
+                    volume=volume,
+                )
+            if loop.time() >= rescan_at:
+                rescan_at = end
+                await self._rescan(nqn, volume)
+            await asyncio.sleep(self._timings.poll)
+        await self._probe(namespace, volume)
+        return namespace
+
+    def _look(self, nqn: str) -> tuple[Namespace | None, str]:
+        """The namespace, or what it lacks."""
+        own = [
+            controller
+            for controller in self._sysfs.controllers(nqn)
+            if controller.hostnqn == self._host.nqn
+        ]
+        if not any(controller.live for controller in own):
+            states = ", ".join(f"{entry.name} is {entry.state or 'unknown'}" for entry in own)
+            return None, states or "there is no connection of this host"
+        namespace = self._sysfs.namespace(nqn, self._host.nqn)
+        if namespace is None:
+            return None, "the connection has no namespace 1"
+        if namespace.size == 0:
+            return None, f"{namespace.device} has no size yet"
+        if self._number_of(namespace.device) != namespace.devno:
+            return None, f"{namespace.device} is not the kernel's device {namespace.devno}"
+        return namespace, ""
+
+    async def _probe(self, namespace: Namespace, volume: str) -> None:
+        # In a program, for a read that hangs stays until the kernel gives it up; directly, for
+        # the page cache may still know what the device does not.
+        device = str(namespace.device)
+        result = await self._runner.run(
+            ["dd", f"if={device}", "of=/dev/null", "bs=4096", "count=1", "iflag=direct"],
+            timeout=self._timings.probe,
+            volume=volume,
+            check=False,
+        )
+        if result.returncode != 0 or "1+0 records in" not in result.stderr:
+            text = " ".join(result.stderr.split())[:300]
+            raise ConnectFailed(f"{device} does not answer reads: {text}", volume=volume)
