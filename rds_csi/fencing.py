@@ -20,6 +20,8 @@ from rds_csi.volume import (
 _TAG_LENGTH: Final = 8
 READONLY_KEY: Final = "readonly"
 """PublishContext entry that tells the node a read-only ControllerPublish."""
+SIZE_KEY: Final = "size"
+"""PublishContext entry with the volume's bytes: only a device of this size is ever formatted."""
 
 
 def make_node_id(cluster_id: str, name: str) -> str:
