@@ -158,6 +158,19 @@ def everything(**flags: Any) -> None:
     _serve(flags, with_controller=True, with_node=True)
 
 
+@main.command(
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True, "help_option_names": []},
+    short_help="Run a simulated RDS.",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def simulate(arguments: tuple[str, ...]) -> None:
+    """Run a simulated RDS; ``rds-csi simulate --help`` lists its options."""
+    from rds_csi.simulator.command import simulate as command  # noqa: PLC0415 - not for a daemon
+
+    command.main(args=list(arguments), prog_name="rds-csi simulate")
+
+
 @main.command()
 @click.option("--here", is_flag=True, help="On this machine's own kernel, or not at all.")
 @click.option("--lab", is_flag=True, help="In a virtual machine, even if this kernel could.")

@@ -197,4 +197,38 @@ def _controller_part(config: DriverConfig, settings: ControllerConfig) -> Part:
 def _node_part(
     config: DriverConfig, settings: NodeConfig, node_id: str, locked: Callable[[str], bool]
 ) -> Part:
-    raise NotImplementedError
+    from rds_csi.filesystem.mounts import Mounts  # noqa: PLC0415 - a controller mounts nothing
+    from rds_csi.node import Node, NodeSettings  # noqa: PLC0415
+    from rds_csi.nvme.connector import Connector  # noqa: PLC0415
+    from rds_csi.nvme.host import host_identity  # noqa: PLC0415
+    from rds_csi.nvme.sysfs import Sysfs  # noqa: PLC0415
+    from rds_csi.process import SubprocessRunner  # noqa: PLC0415
+    from rds_csi.staging import StagingStore  # noqa: PLC0415
+
+    del locked
+    runner = SubprocessRunner()
+    sysfs = Sysfs()
+    mounts = Mounts(runner)
+    host = host_identity(config.cluster_id, node_id)
+    connector = Connector(
+        runner,
+        sysfs,
+        host,
+        in_use=mounts.uses,
+        nqn_prefix=config.nqn_prefix,
+        limit=settings.connects,
+    )
+    service = Node(
+        settings=NodeSettings(
+            node_id=node_id,
+            host_nqn=host.nqn,
+            kubelet_dir=settings.kubelet_dir,
+            max_volumes=settings.max_volumes,
+        ),
+        connector=connector,
+        sysfs=sysfs,
+        runner=runner,
+        store=StagingStore(settings.state_dir),
+        mounts=mounts,
+    )
+    return Part(service=service, close=runner.close)

@@ -136,6 +136,16 @@ class Mounts:
         root = _path_inside(holder, node)
         return [mount for mount in table if (mount.devno, mount.root) == (holder.devno, root)]
 
+    def uses(self, devno: DeviceNumber) -> bool:
+        """Whether the device is mounted, as a file system or as a raw block volume."""
+        if self.of_file_system(devno):
+            return True
+        try:
+            name = Path(f"/sys/dev/block/{devno[0]}:{devno[1]}").readlink().name
+        except FileNotFoundError:
+            return False  # the device is gone, and a bind mount of its node shows nothing
+        return bool(self.of_node(Path("/dev", name)))
+
     async def mount(
         self, device: Path, point: str, *, fs_type: str, options: Sequence[str], volume: str
     ) -> Mount:
