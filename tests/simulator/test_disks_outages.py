@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import Awaitable, Callable
+from typing import Literal
 
 import pytest
 
@@ -17,7 +18,7 @@ from rds_csi.errors import (
 from rds_csi.routeros import Disks
 from rds_csi.volume import MIB
 
-from .conftest import BASE, Rds
+from .conftest import BASE, OWNER, Rds
 from .volumes import SLOT, create, path_of, record
 
 LOST = ("drop-before", "drop-after", "truncate")
@@ -176,3 +177,24 @@ async def test_an_upgrade_is_noticed_at_the_next_connection(rds: Rds) -> None:
                 break
             except UnsupportedRouterOS:
                 await asyncio.sleep(0.1)
+
+
+async def test_a_disk_that_was_made_but_not_confirmed_is_not_a_final_failure(rds: Rds) -> None:
+    disks = await prepared(rds, "create")
+    rds.simulator.faults.add("runtime-error", text="action failed (6)", command="/disk/print")
+    with pytest.raises(OutcomeUnknown, match="made, but not confirmed"):
+        await create(disks)
+    assert (await create(disks))[1]
+
+
+@pytest.mark.parametrize("answer", ["answer", "refuse"])
+async def test_a_refused_keepalive_is_a_sign_of_life_too(
+    rds: Rds, answer: Literal["answer", "refuse"]
+) -> None:
+    rds.simulator.quirks.keepalive = answer
+    session = rds.session(keepalive_interval=0.02, keepalive_count=1)
+    disks = Disks(session, owner=OWNER, base_path=BASE)
+    await disks.list()
+    await asyncio.sleep(0.3)
+    await disks.list()
+    assert session.statistics.connects == 1
