@@ -9,6 +9,7 @@ not used up is taken. A call without an answer fails the test.
 """
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -54,8 +55,10 @@ class FakeRunner:
         self.calls: list[Call] = []
         self.cancelled: list[Call] = []
         """Calls whose caller was cancelled while they ran."""
-        self.running = 0
-        self.most_running = 0
+        self.running: Counter[str] = Counter()
+        """How many of each program run now."""
+        self.most_running: Counter[str] = Counter()
+        """How many of each program ever ran at once."""
         self._answers: list[Answer] = []
 
     def on(
@@ -99,15 +102,16 @@ class FakeRunner:
         call = Call(tuple(args), timeout, volume, dict(environment or {}))
         self.calls.append(call)
         answer = self._answer(call)
-        self.running += 1
-        self.most_running = max(self.most_running, self.running)
+        program = args[0]
+        self.running[program] += 1
+        self.most_running[program] = max(self.most_running[program], self.running[program])
         try:
             await asyncio.sleep(min(answer.takes, timeout))
         except asyncio.CancelledError:
             self.cancelled.append(call)
             raise
         finally:
-            self.running -= 1
+            self.running[program] -= 1
         if answer.takes > timeout:
             raise self._killed(call, answer)
         if answer.effect is not None:

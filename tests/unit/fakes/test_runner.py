@@ -78,6 +78,6 @@ async def test_counts_what_runs_at_once_and_what_was_cancelled() -> None:
     await asyncio.sleep(1)
     tasks[0].cancel()
     await asyncio.wait(tasks)
-    assert runner.most_running == 3
-    assert runner.running == 0
+    assert runner.most_running["nvme"] == 3
+    assert runner.running["nvme"] == 0
     assert len(runner.cancelled) == 1

@@ -1,0 +1,118 @@
+"""A kernel and its programs, played on a fake sysfs: what ``nvme``, ``dd`` and writes do."""
+
+import asyncio
+import json
+import random
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from rds_csi.nvme.connector import Connector
+from rds_csi.nvme.host import HostIdentity
+from rds_csi.nvme.readiness import Timings
+from rds_csi.nvme.sysfs import Sysfs
+from rds_csi.parameters import Target
+from rds_csi.process import Result
+from rds_csi.retry import RetryPolicy
+from tests.unit.fakes.runner import Answer, Call, FakeRunner
+from tests.unit.fakes.sysfs import HOST_ID, HOST_NQN, FakeSysfs
+
+HOST = HostIdentity(HOST_NQN, HOST_ID)
+PREFIX = "nqn.2000-02.com.mikrotik"
+A = f"{PREFIX}:pvc-" + "a" * 28
+B = f"{PREFIX}:pvc-" + "b" * 28
+TARGET = Target("192.0.2.1", 4420, A)
+READ_OK = Result(0, "", "1+0 records in\n1+0 records out\n")
+
+
+@dataclass
+class Kernel:
+    """Answers for the connector's programs by changing the tree, as the kernel would."""
+
+    tree: FakeSysfs
+    runner: FakeRunner = field(default_factory=FakeRunner)
+    mounted: set[tuple[int, int]] = field(default_factory=set)
+    size: int | None = 64 << 20
+    state: str = "live"
+    events: list[str] = field(default_factory=list)
+    json: list[object] = field(default_factory=list)
+    """What ``-J`` files said."""
+
+    def __post_init__(self) -> None:
+        self.fabrics = self.tree.root / "nvme-fabrics"
+        self.fabrics.touch()
+        self.sysfs = Sysfs(self.tree.sys, dev=self.tree.dev)
+
+    def connector(self, *, limit: int = 8, rng: random.Random | None = None) -> Connector:
+        return Connector(
+            self.runner,
+            self.sysfs,
+            HOST,
+            in_use=self.mounted.__contains__,
+            limit=limit,
+            policy=RetryPolicy(),
+            timings=Timings(),
+            fabrics=self.fabrics,
+            rng=rng if rng is not None else random.Random(1),
+            number_of=self.number_of,
+            on_event=self.events.append,
+        )
+
+    def number_of(self, path: Path) -> tuple[int, int] | None:
+        return self.tree.devno(path.name) if path.exists() else None
+
+    def works(self, *, takes: float = 0.5) -> Answer:
+        """``nvme connect`` succeeds; reads and the removal of controllers do, too."""
+        self.reads()
+        self.removes()
+        return self.runner.on("nvme", "connect", effect=self.connect, takes=takes)
+
+    def reads(self) -> Answer:
+        return self.runner.on("dd", result=READ_OK, takes=0.01)
+
+    def removes(self, *, takes: float = 0.2) -> Answer:
+        return self.runner.on("sh", "-c", effect=self.write, takes=takes)
+
+    def connect(self, call: Call) -> None:
+        if "-J" in call.args:
+            self.json.append(json.loads(Path(option(call, "-J")).read_text()))
+        self.tree.connect(
+            option(call, "-n"),
+            hostnqn=option(call, "-q"),
+            hostid=option(call, "-I"),
+            address=option(call, "-a"),
+            port=int(option(call, "-s")),
+            state=self.state,
+            size=self.size,
+        )
+
+    def write(self, call: Call) -> None:
+        directory, nqn, hostnqn, attribute = call.args[-4:]
+        name = Path(directory).name
+        if name not in self.tree.controllers():
+            return
+        shown = self.tree.controller(name)
+        if (shown / "subsysnqn").read_text().strip() != nqn:
+            return
+        if (shown / "hostnqn").read_text().strip() != hostnqn:
+            return
+        if attribute == "delete_controller":
+            self.tree.disconnect(name)
+        else:
+            (shown / attribute).write_text("1\n")
+
+    def written(self, attribute: str) -> list[str]:
+        """The controllers whose attribute was written, in order."""
+        return [
+            Path(call.args[-4]).name
+            for call in self.runner.asked("sh", "-c")
+            if call.args[-1] == attribute
+        ]
+
+
+def option(call: Call, name: str) -> str:
+    """The value behind an option."""
+    return call.args[call.args.index(name) + 1]
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
