@@ -11,17 +11,23 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from functools import partial
+from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from rds_csi import __version__
-from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig
+from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig, listen_address
 from rds_csi.errors import DriverError
 from rds_csi.fencing import make_node_id
 from rds_csi.identity import Identity
 from rds_csi.rpc import RpcSettings, Server
 from rds_csi.supervise import supervise
+from rds_csi.telemetry import logs
+from rds_csi.telemetry.refresh import refreshing
+
+if TYPE_CHECKING:  # prometheus-client is loaded only where metrics are on
+    from rds_csi.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
 
@@ -29,9 +35,16 @@ _CLOSE_BUDGET: Final = 10.0
 """Seconds after ``drain_budget`` until the hard exit: for operations to tidy up, answers to
 leave, children and connections to be closed. With the default budget of 15 s the end comes 5 s
 before the kubelet's SIGKILL."""
+_POOL_INTERVAL: Final = 60.0
+"""Seconds between two questions for the pool; they also bring a broken link to the RDS back."""
+_VOLUMES_INTERVAL: Final = 15.0
+"""Seconds between two looks at the node's volumes: a few reads of memory for each."""
 _FAILED: Final = 1
 _HUNG: Final = 70
 """Exit status of a hard exit (sysexits.h: internal software error)."""
+
+
+Service = Callable[[], Awaitable[None]]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -44,7 +57,7 @@ class Part:
 
     service: Any
     prepare: Callable[[], Awaitable[None]] | None = None
-    background: Mapping[str, Callable[[], Awaitable[None]]] = field(default_factory=dict)
+    background: Mapping[str, Service] = field(default_factory=dict)
     close: Callable[[], Awaitable[None]] | None = None
 
 
@@ -66,18 +79,27 @@ class Driver:
             controller=controller is not None,
             ready=lambda: self._ready,
         )
-        self._parts = [Part(service=identity)]
+        self._metrics, scrapes = _metrics(config, controller, node)
+        self._parts = [Part(service=identity, background=scrapes)]
         if controller is not None:
-            self._parts.append(_controller_part(config, controller))
+            self._parts.append(_controller_part(config, controller, self._metrics))
         if node is not None:
-            self._parts.append(_node_part(config, node, node_id, self._locked))
+            self._parts.append(_node_part(config, node, node_id, self._locked, self._metrics))
         self._server = Server(
             [part.service for part in self._parts],
             settings=RpcSettings(timeout=config.operation_timeout, node=node_id),
+            metrics=self._metrics,
         )
+        if self._metrics is not None:
+            self._metrics.watch_operations(self._server.operations.ages)
+            self._metrics.watch_services(name for part in self._parts for name in part.background)
 
     def _locked(self, volume: str) -> bool:
         return self._server.operations.locked(volume)
+
+    def _crashed(self, service: str) -> None:
+        if self._metrics is not None:
+            self._metrics.service_crashed(service)
 
     async def serve(self, stop: asyncio.Event) -> None:
         """Serve until ``stop`` is set, then end in order.
@@ -100,7 +122,7 @@ class Driver:
     async def _supervised(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
             background = [
-                group.create_task(supervise(name, service), name=name)
+                group.create_task(supervise(name, service, on_crash=self._crashed), name=name)
                 for part in self._parts
                 for name, service in part.background.items()
             ]
@@ -124,6 +146,7 @@ async def _until_signalled(
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
+    loop.add_signal_handler(signal.SIGUSR1, logs.toggle_debug)
     try:
         driver = Driver(config, controller, node)
     except DriverError as error:
@@ -158,11 +181,29 @@ def _exit_hard() -> None:
     os._exit(_HUNG)
 
 
-def _controller_part(config: DriverConfig, settings: ControllerConfig) -> Part:
+def _metrics(
+    config: DriverConfig, controller: ControllerConfig | None, node: NodeConfig | None
+) -> tuple["Metrics | None", dict[str, Service]]:
+    """The metrics, and the service that shows them; nothing where they are off."""
+    if not config.metrics_address:
+        return None, {}
+    from rds_csi.telemetry.metrics import Metrics  # noqa: PLC0415 - not where metrics are off
+    from rds_csi.telemetry.scrape import MetricsServer  # noqa: PLC0415
+
+    both = controller is not None and node is not None
+    metrics = Metrics("all" if both else "controller" if node is None else "node")
+    host, port = listen_address("--metrics-address", config.metrics_address)
+    return metrics, {"metrics": MetricsServer(host, port, metrics.render).serve}
+
+
+def _controller_part(
+    config: DriverConfig, settings: ControllerConfig, metrics: "Metrics | None"
+) -> Part:
     # A node plugin must not carry the SSH client's 18 MiB.
     from rds_csi.controller import Controller, ControllerSettings  # noqa: PLC0415
     from rds_csi.routeros import Disks, Session, SessionSettings  # noqa: PLC0415
 
+    seen = _controller_metrics(metrics) if metrics else None
     session = Session(
         SessionSettings(
             host=settings.rds_address,
@@ -172,7 +213,8 @@ def _controller_part(config: DriverConfig, settings: ControllerConfig) -> Part:
             host_keys=settings.rds_host_keys,
             insecure_accept_any_host_key=settings.rds_accept_any_host_key,
             channels=settings.rds_channels,
-        )
+        ),
+        observe=seen.ssh_command if seen else None,
     )
     disks = Disks(
         session,
@@ -191,21 +233,34 @@ def _controller_part(config: DriverConfig, settings: ControllerConfig) -> Part:
             list_page=settings.list_page,
         ),
     )
-    return Part(service=service, close=session.close)
+    background: dict[str, Service] = {}
+    if seen is not None:
+        seen.watch_ssh(session)
+
+        async def look() -> None:
+            pool = await disks.capacity(settings.defaults.volume_path)
+            seen.show_pool(pool.pool, size=pool.size, free=pool.free, reserve=settings.reserve)
+
+        background["pool"] = partial(refreshing, "pool", look, interval=_POOL_INTERVAL)
+    return Part(service=service, background=background, close=session.close)
 
 
 def _node_part(
-    config: DriverConfig, settings: NodeConfig, node_id: str, locked: Callable[[str], bool]
+    config: DriverConfig,
+    settings: NodeConfig,
+    node_id: str,
+    locked: Callable[[str], bool],
+    metrics: "Metrics | None",
 ) -> Part:
     from rds_csi.filesystem.mounts import Mounts  # noqa: PLC0415 - a controller mounts nothing
     from rds_csi.node import Node, NodeSettings  # noqa: PLC0415
     from rds_csi.nvme.connector import Connector  # noqa: PLC0415
     from rds_csi.nvme.host import host_identity  # noqa: PLC0415
+    from rds_csi.nvme.reaper import Reaper  # noqa: PLC0415
     from rds_csi.nvme.sysfs import Sysfs  # noqa: PLC0415
     from rds_csi.process import SubprocessRunner  # noqa: PLC0415
     from rds_csi.staging import StagingStore  # noqa: PLC0415
 
-    del locked
     runner = SubprocessRunner()
     sysfs = Sysfs()
     mounts = Mounts(runner)
@@ -218,6 +273,22 @@ def _node_part(
         nqn_prefix=config.nqn_prefix,
         limit=settings.connects,
     )
+    store = StagingStore(settings.state_dir)
+
+    async def recorded() -> set[str]:
+        return {entry.nqn for entry in await store.list() if entry.staged}
+
+    reaper = Reaper(
+        sysfs=sysfs,
+        connector=connector,
+        host=host.nqn,
+        nqn_prefix=config.nqn_prefix,
+        recorded=recorded,
+        mounted=mounts.uses,
+        locked=lambda nqn: locked(nqn.rpartition(":")[2]),
+        grace=settings.reap_grace,
+        interval=settings.reap_interval,
+    )
     service = Node(
         settings=NodeSettings(
             node_id=node_id,
@@ -228,7 +299,12 @@ def _node_part(
         connector=connector,
         sysfs=sysfs,
         runner=runner,
-        store=StagingStore(settings.state_dir),
+        store=store,
         mounts=mounts,
     )
-    return Part(service=service, close=runner.close)
+    return Part(
+        service=service,
+        prepare=reaper.at_start,
+        background={"reaper": reaper.run},
+        close=runner.close,
+    )
