@@ -8,7 +8,7 @@ at any of them. What would lose data on a real node fails the test here.
 import asyncio
 import json
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from rds_csi.nvme.sysfs import Controller, Namespace
 from rds_csi.parameters import ConnectionConfig, Target
 from rds_csi.process import Result
 from rds_csi.staging import StagedVolume, StagingStore
-from tests.unit.fakes.mounts import DEVTMPFS, FakeMountTable, FileSystem
+from tests.unit.fakes.mounts import DEVTMPFS, Entry, FakeMountTable, FileSystem
 
 HOST_NQN = "nqn.2014-08.org.nvmexpress:uuid:11111111-2222-4333-8444-555555555555"
 FINISHED = ("ext4", "xfs")
@@ -190,7 +190,7 @@ class FakeHost:
         (self.dev / found.name).unlink()
         shutil.rmtree(self._directory(found))
 
-    def _nodes(self, found: Connection) -> list[object]:
+    def _nodes(self, found: Connection) -> list[Entry]:
         return [
             entry
             for entry in self.table.entries
@@ -243,37 +243,36 @@ class FakeHost:
 
     async def _program(self, words: tuple[str, ...]) -> Result:
         match words:
-            case ("mount", *_) | ("umount", *_):
+            case ("mount", "-t", _, "-o", options, device, _):
+                if options.startswith("rw"):
+                    assert not self._mark(device), "mounted with the mark of a format"
                 return self.table.run(words)
-            case ("blkid", "-p", "-o", "export", device):
-                return self._blkid(self.connection(device).disk)
+            case ("mount" | "umount", *_):
+                return self.table.run(words)
             case ("probe", "run", device, devno, digest, *command):
                 inspected = self._inspect(device, devno)
                 if json.loads(inspected.stdout)["digest"] != digest:
                     return Result(probe.CHANGED, "", "the content has changed")
                 return await self._mkfs(device, command)
-            case ("probe", "inspect", device, devno):
-                return self._inspect(device, devno)
-            case ("probe", "claim", device, _):
-                held = self._file_system(device)
-                users = [
-                    entry for entry in self.table.entries if held and entry.devno == held.devno
-                ]
-                return Result(
-                    probe.HELD if users or Path(device).name in self.claimed else 0, "", ""
-                )
-            case ("blockdev", flag, device):
-                return self._blockdev(flag, self.connection(device))
-            case ("stat", "--file-system", *_):
-                return self.statfs
-            case ("dumpe2fs", "-h", device):
-                blocks = self.connection(device).disk.fs_size // 4096
-                return Result(0, f"Block count:              {blocks}\nBlock size:   4096\n", "")
-            case ("resize2fs", device):
-                return self._grow(self.connection(device))
-            case ("xfs_growfs", flag, point):
-                return self._xfs_growfs(flag, point)
-        raise AssertionError(f"unexpected program {words}")
+        return self._quick_program(words)
+
+    def _quick_program(self, words: tuple[str, ...]) -> Result:
+        """Those that the driver gives a device as their last word."""
+        last = words[-1]
+        programs: dict[tuple[str, ...], Callable[[], Result]] = {
+            ("blkid", "-p", "-o", "export"): lambda: self._blkid(self.connection(last).disk),
+            ("blockdev", "--setro"): lambda: self._set_read_only(self.connection(last), True),
+            ("blockdev", "--setrw"): lambda: self._set_read_only(self.connection(last), False),
+            ("dumpe2fs", "-h"): lambda: self._dumpe2fs(self.connection(last)),
+            ("resize2fs",): lambda: self._grow(self.connection(last)),
+            ("xfs_growfs", "-n"): lambda: self._xfs_geometry(self._mounted(last)),
+            ("xfs_growfs", "-d"): lambda: self._grow(self._mounted(last)),
+            ("probe", "inspect", words[-2]): lambda: self._inspect(words[-2], last),
+            ("probe", "claim", words[-2]): lambda: self._claim(words[-2]),
+        }
+        if words[:2] == ("stat", "--file-system"):
+            return self.statfs
+        return programs[words[:-1]]()
 
     @staticmethod
     def _blkid(disk: Disk) -> Result:
@@ -300,6 +299,7 @@ class FakeHost:
         disk = self.connection(device).disk
         assert not disk.data, "mkfs over a pod's data"
         assert disk.content not in FINISHED, "mkfs over a file system"
+        assert self._mark(device) in " ".join(command), "mkfs without its mark"
         fs_type = command[0].removeprefix("mkfs.")
         uuid = next(word for word in command if word.count("-") == 4).removeprefix("uuid=")
         assert disk.content != "half xfs" or "-f" in command or fs_type == "ext4"
@@ -309,18 +309,37 @@ class FakeHost:
         self.formats += 1
         return OK
 
-    def _blockdev(self, flag: str, found: Connection) -> Result:
-        read_only = flag == "--setro" or found.disk.write_protected
-        (self._directory(found) / "ro").write_text(f"{int(read_only)}\n")
+    def _mark(self, device: str) -> str:
+        """The mark of a format that is on the node's disk now, or empty."""
+        nqn = next(nqn for nqn, each in self.connections.items() if each.name == Path(device).name)
+        record = self.state / f"{nqn.rpartition(':')[2]}.json"
+        found = json.loads(record.read_text())["formatting"] if record.exists() else ""
+        assert isinstance(found, str)
+        return found
+
+    def _claim(self, device: str) -> Result:
+        found = self.connection(device)
+        mounted = any(entry.devno == found.devno for entry in self.table.entries)
+        return Result(probe.HELD if mounted or found.name in self.claimed else 0, "", "")
+
+    def _set_read_only(self, found: Connection, read_only: bool) -> Result:
+        shown = int(read_only or found.disk.write_protected)
+        (self._directory(found) / "ro").write_text(f"{shown}\n")
         return OK
 
-    def _xfs_growfs(self, flag: str, point: str) -> Result:
-        mounted = self.table.at(point)[-1]
-        found = next(each for each in self.connections.values() if each.devno == mounted.devno)
-        if flag == "-d":
-            return self._grow(found)
+    @staticmethod
+    def _dumpe2fs(found: Connection) -> Result:
         blocks = found.disk.fs_size // 4096
-        return Result(0, f"data     =               bsize=4096   blocks={blocks}, imaxpct=25\n", "")
+        return Result(0, f"Block count:              {blocks}\nBlock size:   4096\n", "")
+
+    def _mounted(self, point: str) -> Connection:
+        mounted = self.table.at(point)[-1]
+        return next(each for each in self.connections.values() if each.devno == mounted.devno)
+
+    @staticmethod
+    def _xfs_geometry(found: Connection) -> Result:
+        blocks = found.disk.fs_size // 4096
+        return Result(0, f"data     =              bsize=4096   blocks={blocks}, imaxpct=25\n", "")
 
     def _grow(self, found: Connection) -> Result:
         assert any(entry.devno == found.devno for entry in self.table.entries), "grown unmounted"

@@ -83,13 +83,27 @@ KINDS = (
     Kind("block", "blank", block=True),
     Kind("read-only block", "blank", block=True, readonly=True),
 )
-OPERATIONS: tuple[tuple[str, Act, Act], ...] = (
-    ("stage", nothing, stage),
-    ("publish", staged, publish),
-    ("unpublish", published, unpublish),
-    ("unstage", unpublished, unstage),
-    ("expand", larger, expand),
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One call, and the state before it."""
+
+    prepare: Act
+    act: Act
+
+
+OPERATIONS = (
+    Operation(nothing, stage),
+    Operation(staged, publish),
+    Operation(published, unpublish),
+    Operation(unpublished, unstage),
+    Operation(larger, expand),
 )
+
+
+def name_of(value: Operation | Kind) -> str:
+    return value.name if isinstance(value, Kind) else value.act.__name__
 
 
 def world(root: Path, kind: Kind, number: int) -> Calls:
@@ -105,7 +119,7 @@ def world(root: Path, kind: Kind, number: int) -> Calls:
     return calls
 
 
-def state(host: FakeHost) -> object:
+def state(host: FakeHost) -> tuple[object, ...]:
     """Everything that a repeated call must have brought about."""
     return (
         sorted((entry.point.rpartition("/")[2], entry.options) for entry in host.table.entries[2:]),
@@ -135,24 +149,24 @@ async def take_down(calls: Calls) -> None:
 
 
 @pytest.mark.parametrize("how", ["kill", "cancel"])
-@pytest.mark.parametrize(("name", "prepare", "act"), OPERATIONS, ids=lambda value: str(value)[:9])
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("operation", OPERATIONS, ids=name_of)
+@pytest.mark.parametrize("kind", KINDS, ids=name_of)
 async def test_ended_at_every_step(
-    tmp_path: Path, kind: Kind, name: str, prepare: Act, act: Act, how: str
+    tmp_path: Path, kind: Kind, operation: Operation, how: str
 ) -> None:
     whole = world(tmp_path, kind, 0)
-    await prepare(whole)
+    await operation.prepare(whole)
     whole.host.steps.passed.clear()
-    await act(whole)
+    await operation.act(whole)
     steps = len(whole.host.steps.passed)
-    assert steps >= 2, f"{name} does nothing outside"
+    assert steps >= 2, "nothing is done outside"
     wanted = state(whole.host)
     for step in range(1, steps + 1):
         calls = world(tmp_path, kind, step)
-        await prepare(calls)
-        await end_at(calls, act, step, how)
+        await operation.prepare(calls)
+        await end_at(calls, operation.act, step, how)
         passed = calls.host.steps.passed[-1]
-        await act(calls)
+        await operation.act(calls)
         calls.host.check()
         assert state(calls.host) == wanted, f"after a repeat from {passed}"
         data = calls.disk.data
@@ -163,29 +177,50 @@ async def test_ended_at_every_step(
 
 
 @pytest.mark.parametrize("how", ["kill", "cancel"])
-@pytest.mark.parametrize(
-    ("name", "prepare", "act"), OPERATIONS[:4], ids=lambda value: str(value)[:9]
-)
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.name)
+@pytest.mark.parametrize("operation", OPERATIONS[:4], ids=name_of)
+@pytest.mark.parametrize("kind", KINDS, ids=name_of)
 async def test_ended_and_given_up(
-    tmp_path: Path, kind: Kind, name: str, prepare: Act, act: Act, how: str
+    tmp_path: Path, kind: Kind, operation: Operation, how: str
 ) -> None:
     """The pod is deleted instead: the kubelet unpublishes and unstages, and never repeats."""
     whole = world(tmp_path, kind, 0)
-    await prepare(whole)
+    await operation.prepare(whole)
     whole.host.steps.passed.clear()
-    await act(whole)
+    await operation.act(whole)
     for step in range(1, len(whole.host.steps.passed) + 1):
         calls = world(tmp_path, kind, step)
-        await prepare(calls)
-        await end_at(calls, act, step, how)
+        await operation.prepare(calls)
+        await end_at(calls, operation.act, step, how)
         data = calls.disk.data
         await take_down(calls)
         marks = [leak for leak in calls.host.leaks() if not leak.endswith(".json")]
-        assert marks == [], f"{name} ended {calls.host.steps.passed[-1]}"
+        assert marks == [], f"ended {calls.host.steps.passed[-1]}"
         # The mark of an interrupted format stays, and makes the next stage possible.
         await calls.stage()
         assert calls.disk.data == data
         assert calls.host.formats <= 1
         await calls.unstage()
         assert calls.host.leaks() == []
+
+
+async def test_ended_twice(tmp_path: Path) -> None:
+    """mkfs is killed half-way, and then the repeated stage is killed, at every step of it."""
+    kind = Kind("xfs to be made", "blank", fs_type="xfs")
+    whole = world(tmp_path, kind, 0)
+    await whole.stage()
+    steps = len(whole.host.steps.passed)
+    wanted = state(whole.host)
+    names = whole.host.steps.passed.copy()
+    for first in (number for number, name in enumerate(names, start=1) if "mkfs" in name):
+        for second in range(1, steps + 1):
+            calls = world(tmp_path, kind, 1000 * first + second)
+            await end_at(calls, stage, first, "kill")
+            calls.host.steps.passed.clear()
+            calls.host.steps.stop = second
+            try:
+                await asyncio.gather(stage(calls))
+            except Killed:
+                calls.host.steps.stop = 0
+                await stage(calls)
+            calls.host.steps.stop = 0
+            assert state(calls.host) == wanted, f"{first} and {second}"
