@@ -2,12 +2,14 @@
 
 import asyncio
 import os
+import random
 from pathlib import Path
 
 import pytest
 
 from rds_csi.errors import NotAuthorised, NotReady, OutcomeUnknown, ShuttingDown, Unavailable
 from rds_csi.routeros.session import Session
+from rds_csi.routeros.settings import host_key_algorithms, trusted_keys
 from tests.unit.fakes.ssh import FakeRds, Gate, Process, key, public_text, succeed, until
 
 
@@ -85,6 +87,37 @@ async def test_an_rds_that_was_down_at_start_is_found_when_it_comes(tmp_path: Pa
     await session.execute("x")
     await session.close()
     await rds.stop()
+
+
+async def test_pauses_grow_while_it_fails_and_start_anew_after_it_worked(tmp_path: Path) -> None:
+    rds = FakeRds(tmp_path)
+    await rds.start()
+    clock = HandClock()
+    session = Session(rds.settings(reconnect_limit=30), clock=clock, rng=random.Random(0))
+
+    async def pause() -> float:
+        with pytest.raises(Unavailable):
+            await session.execute("x")
+        with pytest.raises(Unavailable, match="next attempt in") as caught:
+            await session.execute("x")
+        wait = float(caught.value.what.split("next attempt in ")[1].split(" ")[0])
+        clock.time += 100
+        return wait
+
+    for nominal in (1, 2, 4):
+        await rds.stop()
+        assert nominal <= await pause() <= 1.1 * nominal + 0.05
+    await rds.start()
+    await session.execute("x")
+    await rds.stop()
+    await until(lambda: not session.connected)
+    assert 1 <= await pause() <= 1.15
+    await session.close()
+
+
+def test_the_algorithms_asked_for_are_those_of_the_pinned_keys() -> None:
+    keys = trusted_keys(tuple(public_text(key(name)) for name in ("ssh-rsa", "ssh-ed25519")))
+    assert host_key_algorithms(keys) == ["rsa-sha2-512", "rsa-sha2-256", "ssh-ed25519"]
 
 
 class HandClock:
