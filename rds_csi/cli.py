@@ -64,10 +64,15 @@ _driver_options = _options(
         help="Seconds for an RPC whose caller set no deadline.",
     ),
     _option(
+        "--metrics-address",
+        default="",
+        help="Where Prometheus may ask, like :9808 or 127.0.0.1:9808; empty: nowhere.",
+    ),
+    _option(
         "--log-level",
         type=click.Choice(["debug", "info", "warning", "error"]),
         default="info",
-        help="What is logged.",
+        help="What is logged. SIGUSR1 turns debug on, and off again.",
     ),
     _option(
         "--log-format",

@@ -17,6 +17,7 @@ from rds_csi.volume import check_node_id, check_nqn
 DEFAULT_DRIVER_NAME: Final = "csi.rds-csi.io"
 DEFAULT_NQN_PREFIX: Final = "nqn.2000-02.com.mikrotik"
 _DRIVER_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+_LISTEN: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]*):([0-9]{1,5})")
 _CLUSTER_ID: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 MAXIMUM_SOCKET_PATH: Final = 107
 """Bytes; Linux ``sockaddr_un.sun_path``."""
@@ -32,7 +33,8 @@ class DriverConfig:
 
     ``cluster_id`` tells this cluster's volumes from another's on the same RDS: it is part of
     every ownership record and must never change. ``drain_budget`` is in seconds and must leave
-    room inside the pod's grace period of 30 s.
+    room inside the pod's grace period of 30 s. ``metrics_address``, where Prometheus may ask, is
+    ``host:port``, ``:port`` for every address of the machine, or empty for nowhere.
     """
 
     endpoint: Path
@@ -41,6 +43,7 @@ class DriverConfig:
     nqn_prefix: str = DEFAULT_NQN_PREFIX
     drain_budget: float = 15.0
     operation_timeout: float = 110.0
+    metrics_address: str = ""
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching anything."""
@@ -67,6 +70,8 @@ class DriverConfig:
             )
         _positive("--drain-budget", self.drain_budget)
         _positive("--operation-timeout", self.operation_timeout)
+        if self.metrics_address:
+            listen_address("--metrics-address", self.metrics_address)
 
     @property
     def owner(self) -> str:
@@ -169,6 +174,17 @@ def volume_defaults(values: dict[str, str]) -> VolumeParameters:
         return VolumeParameters.parse({key: value for key, value in values.items() if value})
     except InvalidParameter as error:
         raise ConfigurationError(str(error)) from None
+
+
+def listen_address(flag: str, text: str) -> tuple[str | None, int]:
+    """Host and port of ``host:port``, ``[address]:port`` or ``:port`` (host None: any address).
+
+    Raises :class:`ConfigurationError` naming the flag.
+    """
+    match = _LISTEN.fullmatch(text)
+    if match is None or int(match[2]) > 65535:
+        raise ConfigurationError(f"{flag} {text!r} is not like 127.0.0.1:9808, [::1]:9808 or :9808")
+    return match[1].strip("[]") or None, int(match[2])
 
 
 def _positive(flag: str, value: float) -> None:

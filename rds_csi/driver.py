@@ -11,7 +11,6 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
@@ -24,9 +23,8 @@ from rds_csi.identity import Identity
 from rds_csi.rpc import RpcSettings, Server
 from rds_csi.supervise import supervise
 from rds_csi.telemetry import logs
-from rds_csi.telemetry.refresh import refreshing
 
-if TYPE_CHECKING:  # prometheus-client is loaded only where metrics are on
+if TYPE_CHECKING:  # loaded only where metrics are on, for it brings prometheus-client
     from rds_csi.telemetry.metrics import Metrics
 
 log = structlog.get_logger(__name__)
@@ -35,10 +33,6 @@ _CLOSE_BUDGET: Final = 10.0
 """Seconds after ``drain_budget`` until the hard exit: for operations to tidy up, answers to
 leave, children and connections to be closed. With the default budget of 15 s the end comes 5 s
 before the kubelet's SIGKILL."""
-_POOL_INTERVAL: Final = 60.0
-"""Seconds between two questions for the pool; they also bring a broken link to the RDS back."""
-_VOLUMES_INTERVAL: Final = 15.0
-"""Seconds between two looks at the node's volumes: a few reads of memory for each."""
 _FAILED: Final = 1
 _HUNG: Final = 70
 """Exit status of a hard exit (sysexits.h: internal software error)."""
@@ -188,12 +182,15 @@ def _metrics(
     if not config.metrics_address:
         return None, {}
     from rds_csi.telemetry.metrics import Metrics  # noqa: PLC0415 - not where metrics are off
-    from rds_csi.telemetry.scrape import MetricsServer  # noqa: PLC0415
+    from rds_csi.watch import scrapes  # noqa: PLC0415
 
-    both = controller is not None and node is not None
-    metrics = Metrics("all" if both else "controller" if node is None else "node")
-    host, port = listen_address("--metrics-address", config.metrics_address)
-    return metrics, {"metrics": MetricsServer(host, port, metrics.render).serve}
+    served = {"controller": controller is not None, "node": node is not None}
+    metrics = Metrics("all" if all(served.values()) else "controller" if controller else "node")
+    return metrics, scrapes(metrics, listen_address("--metrics-address", config.metrics_address))
+
+
+def _ignore(_event: str) -> None:
+    """Where metrics are off."""
 
 
 def _controller_part(
@@ -203,7 +200,11 @@ def _controller_part(
     from rds_csi.controller import Controller, ControllerSettings  # noqa: PLC0415
     from rds_csi.routeros import Disks, Session, SessionSettings  # noqa: PLC0415
 
-    seen = _controller_metrics(metrics) if metrics else None
+    watch = None
+    if metrics is not None:
+        from rds_csi.watch import RdsWatch  # noqa: PLC0415
+
+        watch = RdsWatch(metrics)
     session = Session(
         SessionSettings(
             host=settings.rds_address,
@@ -214,7 +215,7 @@ def _controller_part(
             insecure_accept_any_host_key=settings.rds_accept_any_host_key,
             channels=settings.rds_channels,
         ),
-        observe=seen.ssh_command if seen else None,
+        observe=watch.observe if watch else None,
     )
     disks = Disks(
         session,
@@ -233,15 +234,7 @@ def _controller_part(
             list_page=settings.list_page,
         ),
     )
-    background: dict[str, Service] = {}
-    if seen is not None:
-        seen.watch_ssh(session)
-
-        async def look() -> None:
-            pool = await disks.capacity(settings.defaults.volume_path)
-            seen.show_pool(pool.pool, size=pool.size, free=pool.free, reserve=settings.reserve)
-
-        background["pool"] = partial(refreshing, "pool", look, interval=_POOL_INTERVAL)
+    background = watch.services(session, config.owner, settings) if watch else {}
     return Part(service=service, background=background, close=session.close)
 
 
@@ -254,6 +247,7 @@ def _node_part(
 ) -> Part:
     from rds_csi.filesystem.mounts import Mounts  # noqa: PLC0415 - a controller mounts nothing
     from rds_csi.node import Node, NodeSettings  # noqa: PLC0415
+    from rds_csi.nodeops.states import VolumeStates  # noqa: PLC0415
     from rds_csi.nvme.connector import Connector  # noqa: PLC0415
     from rds_csi.nvme.host import host_identity  # noqa: PLC0415
     from rds_csi.nvme.reaper import Reaper  # noqa: PLC0415
@@ -261,6 +255,11 @@ def _node_part(
     from rds_csi.process import SubprocessRunner  # noqa: PLC0415
     from rds_csi.staging import StagingStore  # noqa: PLC0415
 
+    watch = None
+    if metrics is not None:
+        from rds_csi.watch import NodeWatch  # noqa: PLC0415
+
+        watch = NodeWatch(metrics)
     runner = SubprocessRunner()
     sysfs = Sysfs()
     mounts = Mounts(runner)
@@ -272,6 +271,7 @@ def _node_part(
         in_use=mounts.uses,
         nqn_prefix=config.nqn_prefix,
         limit=settings.connects,
+        on_event=watch.on_event if watch else _ignore,
     )
     store = StagingStore(settings.state_dir)
 
@@ -288,7 +288,9 @@ def _node_part(
         locked=lambda nqn: locked(nqn.rpartition(":")[2]),
         grace=settings.reap_grace,
         interval=settings.reap_interval,
+        on_disconnect=watch.on_orphan if watch else _ignore,
     )
+    states = VolumeStates(store, sysfs, mounts, host.nqn)
     service = Node(
         settings=NodeSettings(
             node_id=node_id,
@@ -305,6 +307,6 @@ def _node_part(
     return Part(
         service=service,
         prepare=reaper.at_start,
-        background={"reaper": reaper.run},
+        background={"reaper": reaper.run, **(watch.services(runner, states) if watch else {})},
         close=runner.close,
     )

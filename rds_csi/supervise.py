@@ -24,10 +24,12 @@ async def supervise(
     service: Callable[[], Awaitable[None]],
     *,
     waits: DelaySequence | None = None,
+    on_crash: Callable[[str], None] = lambda _name: None,
 ) -> None:
     """Run ``service`` until it returns or is cancelled; after a crash, run it again.
 
-    The waits between the runs grow from one second to a minute, with jitter.
+    The waits between the runs grow from one second to a minute, with jitter. ``on_crash`` is
+    told the name at each crash: a metric.
     """
     waits = waits or delays(RetryPolicy(), limit=_LONGEST_WAIT)
     loop = asyncio.get_running_loop()
@@ -39,6 +41,7 @@ async def supervise(
             if loop.time() - started >= _HEALTHY_AFTER:
                 waits.reset()
             wait = waits.next()
+            on_crash(name)
             log.exception("background service crashed", service=name, restart_in_s=round(wait, 2))
             await asyncio.sleep(wait)
         else:

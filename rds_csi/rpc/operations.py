@@ -69,6 +69,11 @@ class Operations:
         """Whether an operation, or what one left behind, holds any lock of the volume."""
         return any(held == volume for _, held in self._locks)
 
+    def ages(self) -> list[tuple[str, float]]:
+        """The RPC of each operation under way, and since how many seconds it is."""
+        now = asyncio.get_running_loop().time()
+        return [(operation.rpc, now - operation.started) for operation in self.running]
+
     async def run(
         self,
         rpc: str,

@@ -10,6 +10,7 @@ import re
 import sys
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
 from contextvars import ContextVar
+from dataclasses import dataclass
 from pathlib import PurePath
 from typing import Any, Final, Literal, TextIO
 
@@ -29,6 +30,17 @@ _PRIVATE_KEY: Final = re.compile(
     r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL
 )
 _DEEPEST: Final = 6
+
+
+@dataclass(slots=True)
+class _Levels:
+    """The level asked for at the start, and the one in force."""
+
+    normal: Level = "info"
+    now: Level = "info"
+
+
+_levels: Final = _Levels()
 
 _hidden: ContextVar[tuple[str, ...]] = ContextVar("hidden", default=())
 
@@ -59,6 +71,7 @@ def configure(
         )
     )
     logging.basicConfig(handlers=[handler], force=True)
+    _levels.normal = level
     set_level(level)
 
 
@@ -70,6 +83,20 @@ def set_level(level: Level) -> None:
     number = logging.getLevelNamesMapping()[level.upper()]
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(number))
     logging.getLogger().setLevel(logging.INFO if number <= logging.DEBUG else logging.WARNING)
+    _levels.now = level
+
+
+def toggle_debug() -> None:
+    """Log everything from now on; called again, as before. The driver does it at SIGUSR1.
+
+    A driver that was started with ``debug`` goes to ``info``. Each change is logged.
+    """
+    normal: Level = "info" if _levels.normal == "debug" else _levels.normal
+    level: Level = normal if _levels.now == "debug" else "debug"
+    if level == "debug":
+        set_level(level)
+    structlog.get_logger(__name__).info("log level changed", to=level)
+    set_level(level)
 
 
 def hide(values: Iterable[str]) -> None:

@@ -1,0 +1,95 @@
+"""In what state the staged volumes are: for whoever watches the node from outside."""
+
+import asyncio
+from collections import Counter
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final
+
+import structlog
+
+from rds_csi.filesystem.mounts import Mount, Mounts
+from rds_csi.nvme.sysfs import Controller, Sysfs
+from rds_csi.staging import StagedVolume, StagingStore
+
+log = structlog.get_logger(__name__)
+
+LIVE: Final = "live"
+READ_ONLY: Final = "read_only"
+NO_DEVICE: Final = "no_device"
+DISCONNECTED: Final = "disconnected"
+LEFT_OVER: Final = "left_over"
+_WELL: Final = frozenset({LIVE, LEFT_OVER})
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How many volumes are in each state, and how many came back to ``live`` since the last look.
+
+    A state is the kernel's word for the controller (``live``, ``connecting`` and so on), or
+    ``read_only``: live, but the kernel met an error and its file system takes no writes;
+    ``no_device``: live without a block device; ``disconnected``: mounted without a connection;
+    ``left_over``: neither, as a reboot leaves the record of a volume that has moved away.
+    """
+
+    states: Mapping[str, int]
+    reconnected: int
+
+
+class VolumeStates:
+    """Compares what is recorded as staged with what the kernel shows of ``host_nqn``'s volumes.
+
+    An outage that begins and ends between two looks is not seen.
+    """
+
+    def __init__(self, store: StagingStore, sysfs: Sysfs, mounts: Mounts, host_nqn: str) -> None:
+        self._store = store
+        self._sysfs = sysfs
+        self._mounts = mounts
+        self._host_nqn = host_nqn
+        self._before: dict[str, str] = {}
+
+    async def look(self) -> Look:
+        """One look; what changed for the worse, or back, is logged with the volume's name."""
+        staged = [each for each in await self._store.list() if each.staged]
+        # A hundred connections are some ten thousand small reads: not on the event loop.
+        states = await asyncio.to_thread(self._states, staged)
+        reconnected = 0
+        for volume, state in states.items():
+            before = self._before.get(volume, LIVE)
+            if state == before:
+                continue
+            if state in _WELL:
+                reconnected += state == LIVE and before not in _WELL
+                log.info("volume changed its state", volume=volume, state=state, was=before)
+            else:
+                log.warning("volume is not well", volume=volume, state=state, was=before)
+        self._before = states
+        return Look(Counter(states.values()), reconnected)
+
+    def _states(self, staged: list[StagedVolume]) -> dict[str, str]:
+        mounts = {mount.point: mount for mount in self._mounts.all()}
+        connections: dict[str, list[Controller]] = {}
+        for controller in self._sysfs.controllers():
+            if controller.hostnqn == self._host_nqn:
+                connections.setdefault(controller.nqn, []).append(controller)
+        return {
+            each.volume: self._state(each, connections.get(each.nqn, []), mounts) for each in staged
+        }
+
+    def _state(
+        self, staged: StagedVolume, connections: list[Controller], mounts: Mapping[str, Mount]
+    ) -> str:
+        if not connections:
+            points = (staged.staging_path, *(path for path, _ in staged.targets))
+            return DISCONNECTED if any(point in mounts for point in points) else LEFT_OVER
+        live = [controller for controller in connections if controller.live]
+        if not live:
+            # "deleting (no IO)" is a stage of deleting.
+            return connections[0].state.partition(" ")[0]
+        if not self._sysfs.devices(live):
+            return NO_DEVICE
+        mount = mounts.get(staged.staging_path)
+        if mount is not None and mount.file_system_read_only and not staged.read_only:
+            return READ_ONLY
+        return LIVE
