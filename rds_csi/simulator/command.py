@@ -16,6 +16,7 @@ import click
 from rds_csi.simulator.control import ControlServer
 from rds_csi.simulator.faults import Quirks
 from rds_csi.simulator.simulator import Simulator
+from rds_csi.simulator.values import RuntimeFault
 
 _SIZE_UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
@@ -164,5 +165,5 @@ def simulate(pools: Sequence[str], **given: Any) -> None:
     """Run a simulated RDS: RouterOS over SSH, files, and NVMe/TCP exports."""
     try:
         asyncio.run(serve(Options(pools=dict(parse_pool(pool) for pool in pools), **given)))
-    except (ValueError, OSError, RuntimeError, asyncssh.Error) as error:
+    except (ValueError, OSError, RuntimeError, RuntimeFault, asyncssh.Error) as error:
         raise click.ClickException(str(error)) from error

@@ -76,6 +76,7 @@ class Console:
         """Parse and run one line; ``output`` grows by what it prints."""
         try:
             script = parse(line, self.grammar)
+            record.parsed += [command.name for command in commands(script)]
         except ParseFault as fault:
             record.outcome = "parse-error"
             output.append(fault.message + _ERROR_END)
@@ -84,7 +85,6 @@ class Console:
             record.outcome = "parse-error"
             output.append("syntax error (line 1 column 1)" + _ERROR_END)
             return
-        record.parsed += [command.name for command in commands(script)]
         quirks, globals_ = self._device.quirks, self._device.globals
         interpreter = Interpreter(
             menus,

@@ -110,7 +110,12 @@ class Fault:
     def __post_init__(self) -> None:
         if self.kind not in FAULT_KINDS:
             raise ValueError(f"unknown fault {self.kind!r}; known: {', '.join(FAULT_KINDS)}")
-        re.compile(self.match)
+        if self.skip < 0 or self.count < 0:
+            raise ValueError("skip and count cannot be negative")
+        try:
+            re.compile(self.match)
+        except re.error as error:
+            raise ValueError(f"match is no regular expression: {error}") from error
 
 
 @dataclass(slots=True)

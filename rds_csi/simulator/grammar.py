@@ -52,6 +52,8 @@ class Verb:
     unnamed: tuple[str, ...] = ()
     filters: bool = False
     """Whether ``where`` may follow."""
+    required: tuple[str, ...] = ()
+    """Without these the line is refused before anything runs."""
     bare_filter: bool = False
     """Whether conditions may follow without ``where`` (``find slot=x``)."""
     since: Version = FIRST
@@ -128,20 +130,48 @@ LANGUAGE: Final = (
     Verb("local", (_NAME_PARAMETER, *values("value"), *code("do")), unnamed=("name", "value")),
     Verb("global", (_NAME_PARAMETER, *values("value"), *code("do")), unnamed=("name", "value")),
     Verb("set", (_NAME_PARAMETER, *values("value"), *code("do")), unnamed=("name", "value")),
-    Verb("if", (*values("condition"), *code("do", "else")), unnamed=("condition",)),
+    Verb(
+        "if",
+        (*values("condition"), *code("do", "else")),
+        unnamed=("condition",),
+        required=("condition", "do"),
+    ),
     Verb(
         "do",
         (*code("command", "on-error"), *values("while")),
         unnamed=("command",),
+        required=("command",),
     ),
-    Verb("while", (*values("condition"), *code("do")), unnamed=("condition",)),
-    Verb("for", (_LOOP, *values("from", "to", "step"), *code("do")), unnamed=("counter",)),
-    Verb("foreach", (_LOOP, *values("in"), *code("do")), unnamed=("counter",)),
-    Verb("onerror", (_NAME_PARAMETER, *code("in", "do")), unnamed=("name", "in"), since=(7, 13)),
+    Verb(
+        "while",
+        (*values("condition"), *code("do")),
+        unnamed=("condition",),
+        required=("condition", "do"),
+    ),
+    Verb(
+        "for",
+        (_LOOP, *values("from", "to", "step"), *code("do")),
+        unnamed=("counter",),
+        required=("counter", "from", "to", "do"),
+    ),
+    Verb(
+        "foreach",
+        (_LOOP, *values("in"), *code("do")),
+        unnamed=("counter",),
+        required=("counter", "in", "do"),
+    ),
+    Verb(
+        "onerror",
+        (_NAME_PARAMETER, *code("in", "do")),
+        unnamed=("name", "in"),
+        required=("name", "in", "do"),
+        since=(7, 13),
+    ),
     Verb(
         "retry",
         (*code("command", "on-error"), *values("delay", "max")),
         unnamed=("command",),
+        required=("command", "max"),
         since=(7, 15),
     ),
     Verb("error", values("message"), unnamed=("message",)),

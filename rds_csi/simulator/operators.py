@@ -166,10 +166,9 @@ def binary(  # noqa: PLR0911 (one branch per operator)
 ) -> Value:
     """The result of an infix operator. Both sides are known: RouterOS always looks at both."""
     match operator:
-        case "and":
-            return truth(left) and truth(right)
-        case "or":
-            return truth(left) or truth(right)
+        case "and" | "or":
+            first, second = truth(left), truth(right)
+            return first and second if operator == "and" else first or second
         case "=" | "!=" | "<" | ">" | "<=" | ">=":
             return _compare(operator, left, right)
         case "~":

@@ -183,6 +183,9 @@ class CommandParser(ExpressionParser):
             name, value = self._argument(verb, arguments)
             arguments[name] = value
             self.skip_blanks()
+        missing = [name for name in verb.required if name not in arguments]
+        if missing:
+            raise self.fault(f"missing value(s) of argument(s) {' '.join(missing)}")
         return Command(path, verb.name, arguments, where)
 
     def _take_where(self) -> bool:
@@ -249,6 +252,8 @@ class CommandParser(ExpressionParser):
             match = self.match(_VARIABLES)
             if not match:
                 raise self.fault("expected variable name")
+            if self.peek() in ("_", "-", ","):
+                raise self.fault()
             node = Literal(match.group())
         if isinstance(node, Literal) and isinstance(node.value, str):
             if verb.name != "set":

@@ -13,7 +13,9 @@ from rds_csi.simulator.console import Console
 from rds_csi.simulator.device import Device, Settings
 from rds_csi.simulator.export import Bookkeeper, Exporter
 from rds_csi.simulator.faults import Faults, Quirks
+from rds_csi.simulator.files import normalise
 from rds_csi.simulator.grammar import Version
+from rds_csi.simulator.interpreter import PromptSignal
 from rds_csi.simulator.journal import Exec, Journal
 from rds_csi.simulator.nvmet import Nvmet
 from rds_csi.simulator.server import Server
@@ -150,8 +152,8 @@ class Simulator:
         return {to_text(entry.name): entry.size for entry in self.device.files.entries()}
 
     def path(self, name: str) -> Path:
-        """The real path of a RouterOS file name (no leading slash)."""
-        return self.device.files.path(from_text(name))
+        """The real path of a RouterOS file name. Raises RuntimeFault if it leads astray."""
+        return self.device.files.path(normalise(from_text(name)))
 
     def free(self, pool: str) -> int:
         """Free bytes of a pool."""
@@ -166,6 +168,8 @@ class Simulator:
         record = self.journal.begin(line)
         try:
             text = await self._console.run(from_text(line), record, width=self.quirks.width)
+        except PromptSignal as signal:
+            text = signal.prompt
         finally:
             self.journal.end(record)
         record.output = to_text(text)

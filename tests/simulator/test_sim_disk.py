@@ -1,0 +1,446 @@
+"""``/disk`` in the simulator: every habit of RouterOS that has misled a driver."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rds_csi.simulator import Simulator
+from rds_csi.simulator.simulator import TIB
+
+GIB = 1024**3
+ADD = "/disk/add type=file slot=a file-path=raid10/csi/a.img file-size=1G mount-filesystem=no"
+
+
+@pytest.fixture
+async def rds(tmp_path: Path) -> AsyncIterator[Simulator]:
+    async with Simulator(tmp_path / "rds", pools={"raid10": 16 * GIB}) as simulator:
+        simulator.make_directory("raid10/csi")
+        yield simulator
+
+
+async def read(rds: Simulator, query: str) -> Any:
+    value = f":put [:serialize to=json options=json.no-string-conversion value=[{query}]]"
+    return json.loads(await rds.run(value))
+
+
+async def test_add_is_silent_and_its_value_is_the_id(rds: Simulator) -> None:
+    assert await rds.run(ADD) == ""
+    other = ADD.replace("slot=a", "slot=b").replace("a.img", "b.img")
+    assert await rds.run(f":put [{other}]") == "*3\r\n"
+    assert [row[".id"] for row in await read(rds, "/disk/print as-value")] == ["*1", "*2", "*3"]
+
+
+async def test_ids_are_never_used_twice(rds: Simulator) -> None:
+    await rds.run(ADD)
+    await rds.run("/disk/remove a")
+    assert await rds.run(f":put [{ADD}]") == "*3\r\n"
+
+
+async def test_defaults_of_a_file_disk(rds: Simulator) -> None:
+    await rds.run("/disk/add type=file slot=a file-path=raid10/csi/a.img file-size=1G")
+    (row,) = await read(rds, "/disk/print detail as-value where slot=a")
+    # RouterOS mounts what it finds inside a disk unless told not to.
+    assert row["mount-filesystem"] is True
+    assert row["nvme-tcp-export"] is False
+    assert row["nvme-tcp-server-port"] == 4420
+    assert row["nvme-tcp-server-nqn"] == ""
+    assert row["nvme-tcp-server-allow-host-name"] == ""
+    assert row["size"] == row["file-size"] == GIB
+    assert row["type"] == "file"
+    assert row["sector-size"] == 512
+    assert "comment" not in row
+    assert "status" not in row
+
+
+async def test_path_has_a_slash_in_disk_and_none_in_file(rds: Simulator) -> None:
+    await rds.run(ADD)
+    (disk,) = await read(rds, "/disk/print detail as-value where slot=a")
+    assert disk["file-path"] == disk["model"] == "/raid10/csi/a.img"
+    assert await read(rds, '/disk/print as-value where file-path="raid10/csi/a.img"') == []
+    (file,) = await read(rds, '/file/print detail as-value where name="raid10/csi/a.img"')
+    assert file["size"] == GIB
+    assert await read(rds, '/file/print as-value where name="/raid10/csi/a.img"') == []
+
+
+@pytest.mark.parametrize(
+    ("given", "size"),
+    [
+        ("1T", 2**40),
+        ("2G", 2 * GIB),
+        ("5M", 5 * 2**20),
+        ("7K", 7168),
+        ("1073741824", GIB),
+        ("1500", 1500),
+        ("1GiB", GIB),
+    ],
+)
+async def test_suffixes_of_file_size_are_binary(tmp_path: Path, given: str, size: int) -> None:
+    rds = Simulator(tmp_path, pools={"raid10": 2 * TIB})
+    await rds.run(f"/disk/add type=file slot=a file-path=raid10/a.img file-size={given}")
+    assert rds.disks["a"].size == rds.path("raid10/a.img").stat().st_size == size
+
+
+async def test_space_is_taken_at_once_though_the_file_is_sparse(rds: Simulator) -> None:
+    await rds.run(ADD)
+    assert rds.free("raid10") == 15 * GIB
+    assert rds.path("raid10/csi/a.img").stat().st_blocks == 0
+    (pool,) = await read(rds, '/disk/print detail as-value where mount-point="raid10"')
+    assert (pool["size"], pool["free"]) == (16 * GIB, 15 * GIB)
+    rds.quirks.preallocate = False
+    assert rds.free("raid10") == 16 * GIB
+
+
+async def test_a_full_pool_refuses(rds: Simulator) -> None:
+    assert "space" in await rds.run(ADD.replace("1G", "17G"))
+    assert rds.disks == {}
+    assert rds.files == {"raid10": None, "raid10/csi": None}
+    rds.fill_pool("raid10", free=GIB - 1)
+    assert "space" in await rds.run(ADD)
+    rds.fill_pool("raid10", free=GIB)
+    assert await rds.run(ADD) == ""
+    assert rds.free("raid10") == 0
+    assert "space" in await rds.run("/disk/set a file-size=2G")
+    assert rds.disks["a"].size == GIB
+
+
+async def test_remove_leaves_the_file(rds: Simulator) -> None:
+    await rds.run(ADD)
+    assert await rds.run("/disk/remove a") == ""
+    assert rds.disks == {}
+    assert rds.files["raid10/csi/a.img"] == GIB
+    assert rds.free("raid10") == 15 * GIB
+    assert await rds.run('/file/remove [find where name="raid10/csi/a.img"]') == ""
+    assert rds.free("raid10") == 16 * GIB
+
+
+async def test_an_existing_file_is_taken_over_with_its_content(rds: Simulator) -> None:
+    rds.path("raid10/csi/a.img").write_bytes(b"somebody's data")
+    assert await rds.run(ADD) == ""
+    assert rds.path("raid10/csi/a.img").read_bytes()[:15] == b"somebody's data"
+    assert any("existed already" in hazard for hazard in rds.device.hazards)
+
+
+async def test_without_file_size_an_existing_file_is_attached(rds: Simulator) -> None:
+    missing = await rds.run("/disk/add type=file slot=a file-path=raid10/csi/a.img")
+    assert missing.startswith("failure: no such file")
+    rds.path("raid10/csi/a.img").write_bytes(b"x" * 4096)
+    assert await rds.run("/disk/add type=file slot=a file-path=/raid10/csi/a.img") == ""
+    assert rds.disks["a"].size == 4096
+
+
+async def test_missing_folder(rds: Simulator) -> None:
+    line = ADD.replace("csi/", "new/")
+    assert "no such directory" in await rds.run(line)
+    assert rds.disks == {}
+    rds.quirks.create_directories = True
+    assert await rds.run(line) == ""
+    assert rds.files["raid10/new/a.img"] == GIB
+
+
+@pytest.mark.parametrize("path", ["raid10/../a.img", "/", "", "raid10//a", "..", "raid10/./a"])
+async def test_paths_that_lead_astray_are_refused(rds: Simulator, path: str) -> None:
+    output = await rds.run(f'/disk/add type=file slot=a file-path="{path}" file-size=1M')
+    assert "bad file name" in output
+    assert rds.disks == {}
+
+
+async def test_empty_find_succeeds_silently(rds: Simulator) -> None:
+    await rds.run(ADD)
+    for line in (
+        "/disk/set [find where slot=none] nvme-tcp-export=yes",
+        "/disk/set [find slot=none] comment=x",
+        "/disk/remove [find where slot=none]",
+        "/disk/remove []",
+        "/file/remove [find where name=none]",
+    ):
+        assert await rds.run(line) == ""
+        assert rds.journal.execs[-1].outcome == "ok"
+    assert list(rds.disks) == ["a"]
+
+
+@pytest.mark.parametrize(
+    "reference", ["none", '"none"', "*99", "0", '"*2"', "[find where slot=none]"]
+)
+async def test_get_of_what_is_missing(rds: Simulator, reference: str) -> None:
+    await rds.run(ADD)
+    output = await rds.run(f":put [/disk/get {reference} slot]")
+    assert output == "no such item (/disk/get; line 1)\n"
+
+
+async def test_set_and_remove_by_a_missing_name_fail(rds: Simulator) -> None:
+    assert await rds.run("/disk/set none comment=x") == "no such item (/disk/set; line 1)\n"
+    assert await rds.run("/disk/remove none") == "no such item (/disk/remove; line 1)\n"
+
+
+async def test_item_references(rds: Simulator) -> None:
+    await rds.run(ADD)
+    for number, reference in enumerate(
+        ["a", '"a"', "*2", "[find slot=a]", "[find where slot=a]", "[/disk/find slot=a]"]
+    ):
+        assert await rds.run(f"/disk/set {reference} comment={number}") == ""
+        assert await rds.run(f":put [/disk/get {reference} comment]") == f"{number}\r\n"
+    assert await rds.run("/disk/set numbers=a comment=z") == ""
+    assert (
+        await rds.run(":local d [/disk/find slot=a]; :put [/disk/get ($d->0) comment]") == "z\r\n"
+    )
+    assert await rds.run(':local s "a"; :put [/disk/get $s comment]') == "z\r\n"
+
+
+async def test_missing_reference_waits_for_ever(rds: Simulator) -> None:
+    for line in ("/disk/get", "/disk/set comment=x", "/disk/remove", "/disk/monitor-traffic once"):
+        assert await rds.run(f":put 1; {line}; :put 2") == "1\r\nnumbers: "
+        assert rds.journal.execs[-1].outcome == "waiting-for-input"
+
+
+@pytest.mark.parametrize(
+    ("where", "found"),
+    [
+        ("slot=a", True),
+        ('slot="a"', True),
+        ('slot~"a"', True),
+        ('slot~"^a\\$"', True),
+        ("slot~b", False),
+        (".id=*2", True),
+        ('.id="*2"', False),
+        ("comment", True),
+        ("!comment", False),
+        ("comment and slot=a", True),
+        ("slot=a type=file", True),
+        ("slot=a type=raid", False),
+        ("(slot=a or slot=b) and type=file", True),
+        ("size>5 and size<=1073741824", True),
+        ("size=1073741824", True),
+        ('size="1073741824"', True),
+        ("nvme-tcp-export=no", True),
+        ("!nvme-tcp-export", True),
+        ("nvme-tcp-export", False),
+        ("mount-filesystem=no !disabled", True),
+        ('slot=("" . "a")', True),
+        ("slot=[:pick xa 1]", True),
+        ('comment="x y"', True),
+        ("slot=$name", True),
+        ("slot=$slot", True),  # the property, not the variable
+        ("slot!=a", False),
+    ],
+)
+async def test_where(rds: Simulator, where: str, found: bool) -> None:
+    await rds.run(f'{ADD} comment="x y"')
+    line = f":local name a; :local slot none; :put [:len [/disk/find where type=file {where}]]"
+    assert await rds.run(line) == f"{int(found)}\r\n"
+
+
+async def test_bare_as_value_prints_nothing(rds: Simulator) -> None:
+    assert await rds.run("/disk/print as-value") == ""
+    assert await rds.run("/disk/print detail as-value") == ""
+    assert await rds.run(":put [/system/identity/print as-value]") == "name=rds-simulator\r\n"
+
+
+async def test_plain_as_value_has_brief_columns_only(rds: Simulator) -> None:
+    await rds.run(ADD)
+    (brief,) = await read(rds, "/disk/print as-value where slot=a")
+    (full,) = await read(rds, "/disk/print detail as-value where slot=a")
+    assert set(brief) < set(full)
+    assert "nvme-tcp-server-nqn" not in brief
+    (chosen,) = await read(
+        rds, "/disk/print as-value proplist=slot,nvme-tcp-server-port where slot=a"
+    )
+    assert chosen == {".id": "*2", "slot": "a", "nvme-tcp-server-port": 4420}
+
+
+async def test_as_value_text_is_not_escaped(rds: Simulator) -> None:
+    await rds.run(f'{ADD} comment="x;slot=fake"')
+    output = await rds.run(":put [/disk/print as-value proplist=slot,comment where slot=a]")
+    assert output == ".id=*2;comment=x;slot=fake;slot=a\r\n"
+
+
+async def test_count_only(rds: Simulator) -> None:
+    assert await rds.run("/disk/print count-only") == "1\r\n"
+    assert await rds.run("/disk/print count-only where slot=none") == "0\r\n"
+    assert await rds.run(":put [/disk/print count-only as-value]") == "1\r\n"
+
+
+async def test_duplicate_slot(rds: Simulator) -> None:
+    await rds.run(ADD)
+    assert "already" in await rds.run(ADD.replace("a.img", "b.img"))
+    assert "raid10/csi/b.img" not in rds.files
+    await rds.run(ADD.replace("slot=a", "slot=b").replace("a.img", "b.img"))
+    assert "already" in await rds.run("/disk/set b slot=a")
+    assert await rds.run("/disk/set b slot=c") == ""
+    assert sorted(rds.disks) == ["a", "c"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        ("type=bogus", "input does not match any value of type (/disk/add (type); line 1)"),
+        ("nvme-tcp-export=maybe", "input does not match any value of nvme-tcp-export"),
+        ("nvme-tcp-server-port=x", "value of nvme-tcp-server-port contains invalid trailing"),
+        ("nvme-tcp-server-port=70000", "value of nvme-tcp-server-port out of range (1..65535)"),
+        ("file-size=1X", "value of file-size contains invalid trailing characters"),
+        ("file-size=-1", "value of file-size contains invalid trailing characters"),
+        ("compress=yes", "compression only available for btrfs"),
+    ],
+)
+async def test_bad_values_are_runtime_errors(rds: Simulator, arguments: str, text: str) -> None:
+    base = f"/disk/add slot=a file-path=raid10/csi/a.img {arguments}"
+    line = base if "type=" in arguments else f"{base} type=file"
+    assert (await rds.run(line)).startswith(text)
+    assert rds.journal.execs[-1].outcome == "runtime-error"
+    assert rds.disks == {}
+
+
+async def test_type_is_fixed_and_pools_stay(rds: Simulator) -> None:
+    await rds.run(ADD)
+    assert "type" in await rds.run("/disk/set a type=raid")
+    assert "failure" in await rds.run("/disk/remove raid10")
+    assert "failure" in await rds.run("/disk/set raid10 nvme-tcp-export=yes")
+    assert await rds.run("/disk/set raid10 comment=precious") == ""
+    assert (await read(rds, "/disk/print as-value where slot=raid10"))[0]["comment"] == "precious"
+
+
+async def test_copy_from_copies_settings_and_no_data(rds: Simulator) -> None:
+    await rds.run(f"{ADD} nvme-tcp-server-nqn=nqn.2000-02.com.mikrotik:a comment=original")
+    rds.path("raid10/csi/a.img").write_bytes(b"data")
+    line = "/disk/add copy-from=a slot=b file-path=raid10/csi/b.img file-size=1G"
+    assert await rds.run(line) == ""
+    copy = rds.disks["b"]
+    assert copy.properties["nvme-tcp-server-nqn"] == "nqn.2000-02.com.mikrotik:a"
+    assert copy.properties["comment"] == "original"
+    assert rds.path("raid10/csi/b.img").read_bytes()[:4] == b"\0\0\0\0"
+
+
+async def test_resize_and_its_quirks(rds: Simulator) -> None:
+    await rds.run(ADD)
+    with rds.path("raid10/csi/a.img").open("r+b") as file:
+        file.write(b"kept")
+    assert await rds.run("/disk/set a file-size=2G") == ""
+    assert rds.disks["a"].size == rds.path("raid10/csi/a.img").stat().st_size == 2 * GIB
+    with rds.path("raid10/csi/a.img").open("rb") as file:
+        assert file.read(4) == b"kept"
+    assert rds.free("raid10") == 14 * GIB
+    rds.quirks.resize = "ignored"
+    assert await rds.run("/disk/set a file-size=3G") == ""
+    assert rds.disks["a"].size == 2 * GIB
+    rds.quirks.resize = "needs-unexport"
+    await rds.run("/disk/set a nvme-tcp-export=yes")
+    assert "exported" in await rds.run("/disk/set a file-size=3G")
+    assert rds.disks["a"].size == 2 * GIB
+    await rds.run("/disk/set a nvme-tcp-export=no")
+    assert await rds.run("/disk/set a file-size=3G") == ""
+    assert rds.disks["a"].size == 3 * GIB
+
+
+async def test_shrinking_is_done_and_noted(rds: Simulator) -> None:
+    await rds.run(ADD)
+    assert await rds.run("/disk/set a file-size=512M") == ""
+    assert rds.free("raid10") == 16 * GIB - 512 * 2**20
+    assert any("shrunk" in hazard for hazard in rds.device.hazards)
+
+
+async def test_slot_limit_is_a_quirk(rds: Simulator) -> None:
+    long = "pvc-12345678-1234-1234-1234-123456789abc"
+    assert await rds.run(ADD.replace("slot=a", f"slot={long}")) == ""
+    rds.quirks.slot_limit = 32
+    line = ADD.replace("a.img", "b.img")
+    assert "slot" in await rds.run(line.replace("slot=a", f"slot={'x' * 33}"))
+    assert await rds.run(line.replace("slot=a", f"slot={'x' * 32}")) == ""
+
+
+@pytest.mark.looptime
+async def test_lag_hides_a_new_disk_for_a_while(tmp_path: Path) -> None:
+    rds = Simulator(tmp_path)
+    rds.quirks.lag = 3.0
+    assert await rds.run(f":put [{ADD.replace('csi/', '')}]") == "*2\r\n"
+    assert await rds.run(":put [:len [/disk/find slot=a]]") == "0\r\n"
+    assert await rds.run("/disk/set *2 comment=x") == ""
+    await asyncio.sleep(3.1)
+    assert await rds.run(":put [:len [/disk/find slot=a]]") == "1\r\n"
+
+
+async def test_exports_follow_the_properties(rds: Simulator) -> None:
+    await rds.run(ADD)
+    assert rds.exported == set()
+    await rds.run("/disk/set a nvme-tcp-export=yes")
+    (export,) = rds.device.exporter.exports.values()
+    # Without a name of its own the subsystem is called after the slot.
+    assert (export.nqn, export.port, export.hosts) == ("a", 4420, ())
+    await rds.run(
+        '/disk/set a nvme-tcp-server-nqn="nqn.2000-02.com.mikrotik:a" nvme-tcp-server-port=4421 '
+        'nvme-tcp-server-allow-host-name="nqn.host"'
+    )
+    (export,) = rds.device.exporter.exports.values()
+    assert export.nqn == "nqn.2000-02.com.mikrotik:a"
+    assert (export.port, export.hosts) == (4421, ("nqn.host",))
+    assert export.path == rds.path("raid10/csi/a.img")
+    for off, on in (
+        ("nvme-tcp-export=no", "nvme-tcp-export=yes"),
+        ("disabled=yes", "disabled=no"),
+    ):
+        await rds.run(f"/disk/set a {off}")
+        assert rds.exported == set()
+        await rds.run(f"/disk/set a {on}")
+        assert rds.exported == {"a"}
+    await rds.run("/disk/remove a")
+    assert rds.exported == set()
+
+
+async def test_an_exported_disk_that_routeros_mounts_is_a_hazard(rds: Simulator) -> None:
+    await rds.run(f"{ADD} nvme-tcp-export=yes")
+    assert rds.device.hazards == []
+    await rds.run("/disk/set a mount-filesystem=yes")
+    assert any("mount-filesystem" in hazard for hazard in rds.device.hazards)
+
+
+async def test_an_unmounted_pool(rds: Simulator) -> None:
+    await rds.run(f"{ADD} nvme-tcp-export=yes")
+    await rds.unmount_pool("raid10")
+    assert rds.exported == set()
+    assert await read(rds, '/disk/print as-value where mount-point="raid10"') == []
+    (pool,) = await read(rds, "/disk/print detail as-value where slot=raid10")
+    assert pool["mounted"] is False
+    assert "free" not in pool
+    assert await rds.run(":put [:typeof [/disk/get raid10 free]]") == "nothing\r\n"
+    assert await read(rds, '/file/print as-value where name="raid10/csi/a.img"') == []
+    # What is written now lands on the small internal storage.
+    outcome = await rds.run(ADD.replace("slot=a", "slot=b").replace("csi/a", "b"))
+    assert "directory" in outcome
+    await rds.run("/file/add name=raid10 type=directory")
+    line = "/disk/add type=file slot=b file-path=raid10/b.img file-size="
+    assert "space" in await rds.run(f"{line}1G")
+    assert await rds.run(f"{line}1M") == ""
+    await rds.mount_pool("raid10")
+    assert rds.exported == {"a"}
+    assert await read(rds, '/file/print as-value where name="raid10/b.img"') == []
+
+
+async def test_monitor_traffic_once(rds: Simulator) -> None:
+    output = await rds.run("/disk/monitor-traffic raid10 once")
+    lines = output.split("\r\n")
+    assert lines[0] == "                  slot:          raid10"
+    assert lines[2] == "   read-ops-per-second:               0"
+    assert lines[4] == "             read-rate:            0bps"
+
+
+async def test_passwords_are_hidden(rds: Simulator) -> None:
+    await rds.run(f"{ADD} nvme-tcp-server-password=hunter2")
+    assert "hunter2" not in await rds.run("/disk/print detail")
+    assert "hunter2" not in json.dumps(await read(rds, "/disk/print detail as-value"))
+
+
+async def test_interleaving_lets_other_lines_in(rds: Simulator) -> None:
+    await rds.run(ADD)
+    line = (
+        ':if ([/disk/get a comment] = "") do={ /disk/set a comment=NAME; :put won } '
+        "else={ :put lost }"
+    )
+    both = [line.replace("NAME", name) for name in ("x", "y")]
+    outcomes = await asyncio.gather(*(rds.run(text) for text in both))
+    assert sorted(outcomes) == ["lost\r\n", "won\r\n"]
+    await rds.run('/disk/set a comment=""')
+    rds.quirks.interleave = True
+    outcomes = await asyncio.gather(*(rds.run(text) for text in both))
+    assert outcomes == ["won\r\n", "won\r\n"]

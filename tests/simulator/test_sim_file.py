@@ -1,0 +1,174 @@
+"""``/file`` and ``/system`` in the simulator, and what survives a restart."""
+
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rds_csi.simulator import Simulator
+from rds_csi.simulator.store import Store
+
+GIB = 1024**3
+
+
+@pytest.fixture
+async def rds(tmp_path: Path) -> AsyncIterator[Simulator]:
+    async with Simulator(tmp_path / "rds", pools={"raid10": 16 * GIB}) as simulator:
+        simulator.make_directory("raid10/csi")
+        yield simulator
+
+
+async def read(rds: Simulator, query: str) -> Any:
+    value = f":put [:serialize to=json options=json.no-string-conversion value=[{query}]]"
+    return json.loads(await rds.run(value))
+
+
+async def test_listing(rds: Simulator) -> None:
+    rds.path("raid10/csi/a.img").write_bytes(b"x" * 1000)
+    rds.path("raid10/csi/plain").write_bytes(b"")
+    rows = await read(rds, "/file/print detail as-value")
+    assert [(row["name"], row["type"], row.get("size")) for row in rows] == [
+        ("raid10", "disk", None),
+        ("raid10/csi", "directory", None),
+        ("raid10/csi/a.img", ".img file", 1000),
+        ("raid10/csi/plain", "file", 0),
+    ]
+    assert all(row[".id"].startswith("**") for row in rows)
+    assert len({row[".id"] for row in rows}) == 4
+
+
+async def test_find_by_name_and_by_pattern_agree(rds: Simulator) -> None:
+    rds.path("raid10/csi/a.img").write_bytes(b"x")
+    by_name = await rds.run(':put [/file/find where name="raid10/csi/a.img"]')
+    by_pattern = await rds.run(':put [/file/find where name~"/a\\\\.img\\$"]')
+    assert by_name == by_pattern
+    assert by_name.startswith("**")
+    assert await rds.run(':put [:len [/file/find where name="raid10/csi/a.img" size>5]]') == "0\r\n"
+
+
+async def test_remove_by_name_id_and_folder(rds: Simulator) -> None:
+    for name in ("a", "b", "c/d"):
+        rds.path(f"raid10/csi/{name}").parent.mkdir(exist_ok=True)
+        rds.path(f"raid10/csi/{name}").write_bytes(b"x")
+    assert await rds.run("/file/remove raid10/csi/a") == ""
+    assert await rds.run('/file/remove [/file/find where name="raid10/csi/b"]') == ""
+    assert await rds.run('/file/remove "raid10/csi/c"') == ""
+    assert rds.files == {"raid10": None, "raid10/csi": None}
+    assert "no such item" in await rds.run("/file/remove raid10/csi/a")
+    assert "failure" in await rds.run("/file/remove raid10")
+
+
+async def test_add(rds: Simulator) -> None:
+    assert await rds.run("/file/add name=raid10/new type=directory") == ""
+    assert "already exists" in await rds.run("/file/add name=raid10/new type=directory")
+    assert "no such directory" in await rds.run("/file/add name=raid10/x/y type=directory")
+    assert await rds.run('/file/add name=raid10/new/t contents="hello"') == ""
+    assert rds.path("raid10/new/t").read_bytes() == b"hello"
+    assert "already exists" in await rds.run("/file/add name=raid10/new/t")
+    assert "any value of type" in await rds.run("/file/add name=raid10/z type=link")
+    assert await rds.run('/file/set raid10/new/t contents="hi" name=raid10/new/u') == ""
+    assert rds.path("raid10/new/u").read_bytes() == b"hi"
+    assert rds.free("raid10") == 16 * GIB - 2
+
+
+async def test_copy_copies_bytes_and_takes_space(rds: Simulator) -> None:
+    await rds.run("/disk/add type=file slot=a file-path=raid10/csi/a.img file-size=1G")
+    with rds.path("raid10/csi/a.img").open("r+b") as file:
+        file.seek(GIB // 2)
+        file.write(b"in the middle")
+    assert await rds.run('/file/copy "raid10/csi/a.img" name="raid10/csi/b.img"') == ""
+    copy = rds.path("raid10/csi/b.img")
+    with copy.open("rb") as file:
+        file.seek(GIB // 2)
+        assert file.read(13) == b"in the middle"
+    assert copy.stat().st_size == GIB
+    assert copy.stat().st_blocks < 1000
+    assert rds.free("raid10") == 14 * GIB
+    assert "already exists" in await rds.run("/file/copy raid10/csi/a.img name=raid10/csi/b.img")
+    assert "no such item" in await rds.run("/file/copy raid10/csi/none name=raid10/csi/c.img")
+    assert "no such file" in await rds.run("/file/copy raid10/csi name=raid10/csi/c.img")
+
+
+async def test_names_cannot_leave_the_root(rds: Simulator) -> None:
+    for name in ("../out", "raid10/../../out", "/../out"):
+        assert "bad file name" in await rds.run(f'/file/add name="{name}" contents=x')
+        assert await rds.run(f':put [:len [/file/find where name="{name}"]]') == "0\r\n"
+
+
+async def test_internal_storage_is_small(rds: Simulator) -> None:
+    assert await rds.run('/file/add name=note.txt contents="x"') == ""
+    assert rds.files["note.txt"] == 1
+    resource = await read(rds, "/system/resource/print as-value")
+    assert resource["free-hdd-space"] == resource["total-hdd-space"] - 1
+    line = "/disk/add type=file slot=f file-path=big.img file-size=1G"
+    assert "space" in await rds.run(line)
+
+
+async def test_resource(rds: Simulator) -> None:
+    resource = await read(rds, "/system/resource/print as-value")
+    assert resource["version"] == "7.24 (stable)"
+    assert resource["board-name"].startswith("RDS2216")
+    assert resource["uptime"].startswith("00:00:0")
+    assert await rds.run(":put [/system/resource/get version]") == "7.24 (stable)\r\n"
+    wrong = await rds.run(":put [/system/resource/get nope]")
+    assert wrong == (
+        "input does not match any value of value-name (/system/resource/get (value-name); line 1)\n"
+    )
+    text = await rds.run("/system resource print")
+    assert "            version: 7.24 (stable)\r\n" in text
+
+
+async def test_packages(rds: Simulator, tmp_path: Path) -> None:
+    query = '/system/package/print detail as-value where name="rose-storage"'
+    (row,) = await read(rds, query)
+    assert row["version"] == "7.24"
+    bare = Simulator(tmp_path / "bare", rose_storage=False)
+    assert await read(bare, query) == []
+    refused = await bare.run("/disk/set x nvme-tcp-export=yes")
+    assert refused == "expected end of command (line 1 column 13)\n"
+
+
+async def test_identity(rds: Simulator) -> None:
+    assert await rds.run("/system/identity/set name=lab") == ""
+    assert await rds.run("/system/identity/print") == "  name: lab\r\n"
+    assert await rds.run(":put [/system/identity/get name]") == "lab\r\n"
+
+
+async def test_state_survives_a_restart(tmp_path: Path) -> None:
+    root = tmp_path / "rds"
+    async with Simulator(root, pools={"raid10": 16 * GIB}) as rds:
+        await rds.run(
+            "/disk/add type=file slot=a file-path=raid10/a.img file-size=1G nvme-tcp-export=yes "
+            'comment="\\C3\\A9 \\"x\\""'
+        )
+        identifiers = {export.seed for export in rds.device.exporter.exports.values()}
+    assert rds.exported == set()
+    async with Simulator(root, pools={"raid10": 32 * GIB}) as rds:
+        assert rds.exported == {"a"}
+        assert await rds.run(":put [/disk/get a comment]") == 'é "x"\r\n'
+        assert await rds.run(":put [/disk/find slot=a]") == "*2\r\n"
+        assert rds.free("raid10") == 31 * GIB
+        assert {export.seed for export in rds.device.exporter.exports.values()} == identifiers
+
+
+async def test_state_is_written_before_the_reply(rds: Simulator) -> None:
+    await rds.run("/disk/add type=file slot=a file-path=raid10/a.img file-size=1M")
+    # What a kill -9 right now would leave to the next run:
+    assert "a" in Store(rds.root).by_slot
+    await rds.run("/disk/remove a")
+    assert "a" not in Store(rds.root).by_slot
+
+
+async def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "state.json").write_text('{"format": 99}')
+    with pytest.raises(ValueError, match="another version"):
+        Simulator(tmp_path)
+
+
+async def test_a_temporary_root_is_gone_at_the_end() -> None:
+    async with Simulator() as rds:
+        root = rds.root
+        assert root.is_dir()
+    assert not root.exists()
