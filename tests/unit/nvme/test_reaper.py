@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from rds_csi.errors import Unavailable
 from rds_csi.nvme.reaper import Facts, Finding, Reaper, Verdict, judge
@@ -166,6 +167,7 @@ async def test_no_orphans(world: World) -> None:
     assert world.left == [A]
 
 
+@pytest.mark.requirement("NODE-04")
 @pytest.mark.requirement("NODE-05")
 async def test_with_orphans(world: World) -> None:
     world.kernel.tree.connect(ROOT_DISK)
@@ -343,6 +345,21 @@ async def test_what_comes_up_at_the_last_moment_keeps_it(world: World, what: str
     assert world.left == [A]
     assert world.reaped == []
     assert world.kernel.runner.calls == []
+
+
+@pytest.mark.requirement("ANTI-04")
+@pytest.mark.requirement("NODE-04")
+async def test_what_it_does_is_logged(world: World) -> None:
+    world.kernel.tree.connect(A, size=None)
+    with structlog.testing.capture_logs() as logs:
+        await world.after(0)
+        await world.after(301)
+    counts = [log["orphans"] for log in logs if log["event"] == "looked for orphaned connections"]
+    assert counts == [0, 1]
+    (entry,) = [log for log in logs if log["event"] == "orphan disconnected"]
+    assert entry["nqn"] == A
+    assert entry["log_level"] == "warning"
+    assert "leads to no device" in entry["reason"]
 
 
 async def test_dry_run_only_says(world: World) -> None:
