@@ -120,10 +120,12 @@ def inspect(descriptor: int) -> dict[str, object]:
 
 def read(descriptor: int, offset: int, length: int) -> bytes:
     """Exactly ``length`` bytes; raises OSError where the device gives fewer."""
-    with mmap.mmap(-1, length) as buffer:  # memory as direct reads want it, aligned to a page
+    # Memory as direct reads want it: aligned to a page.
+    with mmap.mmap(-1, length) as buffer:
         done = 0
         while done < length:
-            count = os.preadv(descriptor, [memoryview(buffer)[done:]], offset + done)
+            with memoryview(buffer) as whole, whole[done:] as rest:
+                count = os.preadv(descriptor, [rest], offset + done)
             if count <= 0:
                 raise OSError(errno.EIO, f"nothing to read at byte {offset + done}")
             done += count

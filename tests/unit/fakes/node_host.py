@@ -92,6 +92,10 @@ class FakeHost:
         self.state = root / "state"
         self.rds: dict[str, Disk] = {}
         self.connections: dict[str, Connection] = {}
+        self.states: dict[str, str] = {}
+        """What became of connections that are not live, by NQN."""
+        self.without_namespace: set[str] = set()
+        """The NQNs whose connection leads to no device."""
         self.claimed: set[str] = set()
         """Device names that something out of sight holds."""
         self.calls: list[tuple[str, ...]] = []
@@ -136,7 +140,7 @@ class FakeHost:
 
     def find(self, nqn: str) -> Namespace | None:
         found = self.connections.get(nqn)
-        if found is None:
+        if found is None or nqn in self.without_namespace:
             return None
         return Namespace(device=self.dev / found.name, size=found.size, devno=found.devno, nsid=1)
 
@@ -159,7 +163,16 @@ class FakeHost:
 
     def controllers(self, nqn: str | None = None) -> list[Controller]:
         return [
-            Controller(name=f"nvme{number}", nqn=each, hostnqn=HOST_NQN, state="live")
+            Controller(
+                name=f"nvme{number}",
+                nqn=each,
+                hostnqn=HOST_NQN,
+                state=self.states.get(each, "live"),
+                address="10.0.0.1",
+                port=4420,
+                ctrl_loss_tmo="off",
+                reconnect_delay="5",
+            )
             for number, each in enumerate(self.connections)
             if nqn in (None, each)
         ]
@@ -181,11 +194,12 @@ class FakeHost:
 
     def unplug(self, nqn: str, *, orderly: bool = False) -> None:
         """The device goes away: disconnected, or given up by the kernel."""
-        found = self.connections.pop(nqn)
+        found = self.connections[nqn]
         if orderly:
             users = [entry.point for entry in self.table.entries if entry.devno == found.devno]
             nodes = [entry.point for entry in self._nodes(found)]
             assert not users + nodes, f"disconnected under {users + nodes}"
+        del self.connections[nqn]
         self.table.unplug(str(self.dev / found.name))
         (self.dev / found.name).unlink()
         shutil.rmtree(self._directory(found))

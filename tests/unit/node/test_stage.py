@@ -329,7 +329,9 @@ async def test_the_first_failure_is_told_not_that_of_the_undoing(
         await calls.stage()
 
 
-async def test_a_mount_of_something_else_is_undone(calls: Calls, host: FakeHost) -> None:
+async def test_a_mount_of_something_else_is_undone(
+    calls: Calls, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
     calls.create("ext4")
     original = host.table._mount_device
 
@@ -338,7 +340,7 @@ async def test_a_mount_of_something_else_is_undone(calls: Calls, host: FakeHost)
         host.table.entries[-1].options = ("ro",)
         return result
 
-    host.table._mount_device = elsewhere  # type: ignore[method-assign, assignment]
+    monkeypatch.setattr(host.table, "_mount_device", elsewhere)
     with pytest.raises(Internal, match="mounted was"):
         await calls.stage()
     assert host.leaks() == []

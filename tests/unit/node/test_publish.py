@@ -1,0 +1,438 @@
+"""NodePublishVolume and NodeUnpublishVolume."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from rds_csi.csi import v1 as csi
+from rds_csi.errors import (
+    CommandFailed,
+    CommandStuck,
+    DriverError,
+    FailedPrecondition,
+    Internal,
+    InvalidRequest,
+    VolumeInUse,
+    VolumeMismatch,
+)
+from rds_csi.process import Result
+from rds_csi.volume import AccessMode
+from tests.unit.fakes.mounts import DEVTMPFS, Entry
+from tests.unit.fakes.node_host import FakeHost
+from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
+
+OTHER = "pvc-ffffffffffffffffffffffffffff"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path)
+
+
+@pytest.fixture(params=["mount", "block"])
+async def staged(request: pytest.FixtureRequest, host: FakeHost) -> Calls:
+    """A staged volume of either kind."""
+    calls = Calls(host=host, block=request.param == "block")
+    calls.create("blank" if calls.block else "ext4")
+    await calls.stage()
+    return calls
+
+
+@pytest.fixture
+async def calls(host: FakeHost) -> Calls:
+    calls = Calls(host=host)
+    calls.create("ext4")
+    await calls.stage()
+    return calls
+
+
+@pytest.fixture
+async def block(host: FakeHost) -> Calls:
+    calls = Calls(host=host, block=True)
+    calls.create()
+    await calls.stage()
+    return calls
+
+
+def ro(host: FakeHost) -> str:
+    return (host._block / "259:1" / "ro").read_text().strip()
+
+
+async def test_published_unpublished_and_both_again(staged: Calls, host: FakeHost) -> None:
+    await staged.publish()
+    (shown,) = host.table.at(str(staged.target_path))
+    assert shown.options[0] == "rw"
+    assert staged.target_path.is_dir() is not staged.block
+    if staged.block:
+        assert (shown.devno, shown.root) == (DEVTMPFS, "/nvme1n1")
+    before = host.table.path.read_bytes()
+    host.steps.passed.clear()
+    await staged.publish()
+    await staged.publish()
+    assert host.steps.passed == []
+    assert host.table.path.read_bytes() == before
+    await staged.unpublish()
+    await staged.unpublish()
+    await staged.unstage()
+    assert host.leaks() == []
+
+
+async def test_read_only_is_read_only(staged: Calls, host: FakeHost) -> None:
+    await staged.but(readonly=True).publish()
+    (shown,) = host.table.at(str(staged.target_path))
+    assert "ro" in shown.options
+    assert ro(host) == ("1" if staged.block else "0")
+
+
+async def test_a_read_only_mode_is_enough(host: FakeHost) -> None:
+    calls = Calls(host=host, mode=AccessMode.MULTI_NODE_READER_ONLY)
+    calls.create("ext4")
+    await calls.stage()
+    await calls.publish()
+    (shown,) = host.table.at(str(calls.target_path))
+    assert "ro" in shown.options
+
+
+@pytest.mark.parametrize("first", [True, False])
+async def test_published_in_another_way_already_exists(
+    staged: Calls, host: FakeHost, first: bool
+) -> None:
+    await staged.but(readonly=first).publish()
+    before = host.table.path.read_bytes()
+    with pytest.raises(VolumeMismatch, match="it is published"):
+        await staged.but(readonly=not first).publish()
+    assert host.table.path.read_bytes() == before
+
+
+async def test_a_lost_record_is_written_again(staged: Calls, host: FakeHost) -> None:
+    await staged.publish()
+    path = host.state / f"{VOLUME}.json"
+    path.unlink()
+    await staged.publish()
+    assert json.loads(path.read_text())["targets"] == [[str(staged.target_path), False]]
+    assert [call[0] for call in host.calls].count("mount") == (1 if staged.block else 2)
+
+
+async def test_publish_without_stage_is_refused(host: FakeHost) -> None:
+    for block in (False, True):
+        calls = Calls(host=host, block=block)
+        calls.create("ext4")
+        with pytest.raises(FailedPrecondition, match="not staged"):
+            await calls.publish()
+    assert host.leaks() == []
+
+
+async def test_publish_of_a_connected_but_unmounted_file_system_is_refused(calls: Calls) -> None:
+    calls.host.table.run(["umount", str(calls.stage_path)])
+    with pytest.raises(FailedPrecondition, match="is not a mount"):
+        await calls.publish()
+    assert not calls.target_path.exists()
+
+
+async def test_publish_of_a_device_that_was_replaced_is_refused(calls: Calls) -> None:
+    calls.host.unplug(nqn(VOLUME))
+    calls.host._plug(nqn(VOLUME))
+    with pytest.raises(FailedPrecondition, match="another device"):
+        await calls.publish()
+    await calls.stage()
+    await calls.publish()
+
+
+async def test_publish_as_block_of_what_is_mounted_is_refused(calls: Calls) -> None:
+    with pytest.raises(FailedPrecondition, match="staged as a file system"):
+        await calls.but(block=True).publish()
+
+
+@pytest.mark.parametrize(
+    ("mode", "block", "second"),
+    [
+        *((AccessMode.SINGLE_NODE_WRITER, block, False) for block in (False, True)),
+        *((AccessMode.SINGLE_NODE_SINGLE_WRITER, block, False) for block in (False, True)),
+        *((AccessMode.SINGLE_NODE_READER_ONLY, block, False) for block in (False, True)),
+        *((AccessMode.SINGLE_NODE_MULTI_WRITER, block, True) for block in (False, True)),
+        *((AccessMode.MULTI_NODE_READER_ONLY, block, True) for block in (False, True)),
+        (AccessMode.MULTI_NODE_MULTI_WRITER, True, True),
+        (AccessMode.MULTI_NODE_SINGLE_WRITER, True, True),
+    ],
+)
+async def test_a_second_target_by_mode(
+    host: FakeHost, mode: AccessMode, second: bool, block: bool
+) -> None:
+    calls = Calls(host=host, mode=mode, block=block)
+    calls.create("ext4")
+    await calls.stage()
+    await calls.publish()
+    again = calls.but(target_name="target-2")
+    if second:
+        await again.publish()
+        assert len(host.table.points()) == (2 if block else 3)
+        await again.unpublish()
+    else:
+        with pytest.raises(FailedPrecondition, match="allows one target"):
+            await again.publish()
+        assert not again.target_path.exists()
+    await calls.publish()
+    await calls.unpublish()
+    await calls.unstage()
+    assert host.leaks() == []
+
+
+async def test_a_writable_and_a_read_only_target_of_one_file_system(
+    calls: Calls, host: FakeHost
+) -> None:
+    await calls.publish()
+    await calls.but(readonly=True, target_name="target-2").publish()
+    modes = [
+        host.table.at(str(host.kubelet / name))[0].options[0] for name in ("target", "target-2")
+    ]
+    assert modes == ["rw", "ro"]
+
+
+async def test_a_raw_device_is_read_only_for_the_whole_node_or_not_at_all(
+    block: Calls, host: FakeHost
+) -> None:
+    await block.publish()
+    reader = block.but(readonly=True, target_name="target-2")
+    with pytest.raises(VolumeInUse, match="one or the other"):
+        await reader.publish()
+    assert ro(host) == "0"
+    await block.unpublish()
+    await reader.publish()
+    assert ro(host) == "1"
+    with pytest.raises(VolumeInUse, match="published read-only"):
+        await block.publish()
+    await reader.unpublish()
+    await block.publish()
+    assert ro(host) == "0"
+
+
+async def test_a_staged_reader_is_not_published_for_writing(host: FakeHost) -> None:
+    calls = Calls(host=host, mode=AccessMode.SINGLE_NODE_READER_ONLY)
+    calls.create("ext4")
+    await calls.stage()
+    with pytest.raises(FailedPrecondition, match="staged read-only"):
+        await calls.but(mode=AccessMode.SINGLE_NODE_MULTI_WRITER).publish()
+
+
+async def test_something_else_at_the_target_is_left_alone(calls: Calls, host: FakeHost) -> None:
+    other = Calls(host=host, volume=OTHER, stage_name="stage-2")
+    other.create("ext4")
+    await other.stage()
+    await other.publish()
+    before = host.table.path.read_bytes()
+    with pytest.raises(FailedPrecondition, match="belongs to"):
+        await calls.publish()
+    with pytest.raises(FailedPrecondition, match="belongs to"):
+        await calls.unpublish()
+    calls.target_path.with_name("foreign").mkdir()
+    host.table.entries.append(
+        Entry((8, 1), "/srv", str(host.kubelet / "foreign"), ("rw",), "ext4", "/dev/sda1")
+    )
+    (host._block / "8:1").mkdir()
+    host.table._write()
+    with pytest.raises(VolumeMismatch, match="/dev/sda1 is mounted"):
+        await calls.but(target_name="foreign").publish()
+    assert host.table.path.read_bytes().startswith(before)
+
+
+async def test_a_directory_of_the_volume_at_the_target_is_not_the_volume(
+    calls: Calls, host: FakeHost
+) -> None:
+    calls.target_path.mkdir()
+    host.table.entries.append(
+        Entry((259, 1), "/sub", str(calls.target_path), ("rw",), "ext4", "/dev/nvme1n1")
+    )
+    host.table._write()
+    with pytest.raises(VolumeMismatch):
+        await calls.publish()
+
+
+async def test_a_dead_device_at_the_target_is_replaced(staged: Calls, host: FakeHost) -> None:
+    await staged.publish()
+    host.unplug(nqn(VOLUME))
+    await staged.stage()
+    await staged.publish()
+    (shown,) = host.table.at(str(staged.target_path))
+    assert (shown.devno, shown.root) == (
+        (DEVTMPFS, "/nvme2n1") if staged.block else ((259, 2), "/")
+    )
+
+
+async def test_a_device_node_that_is_another_device_is_not_shown(
+    block: Calls, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A container's own /dev may hold an old node under the device's name."""
+    found = host.connections[nqn(VOLUME)]
+    namespace = host.find(nqn(VOLUME))
+    assert namespace is not None
+    found.devno = (259, 77)
+    monkeypatch.setattr(host, "find", lambda _nqn: namespace)
+    with pytest.raises(Internal, match="host's own /dev"):
+        await block.publish()
+    assert not block.target_path.exists()
+
+
+# Failures
+
+
+@pytest.mark.parametrize("made", [True, False])
+async def test_a_failed_bind_leaves_what_was_there(
+    staged: Calls, host: FakeHost, made: bool
+) -> None:
+    if not made:
+        staged.target_path.touch() if staged.block else staged.target_path.mkdir()
+    host.refusals["mount"] = Result(32, "", "it does not work")
+    with pytest.raises(CommandFailed, match="it does not work"):
+        await staged.publish()
+    assert staged.target_path.exists() is not made
+    assert json.loads((host.state / f"{VOLUME}.json").read_text())["targets"] == []
+    host.refusals.clear()
+    await staged.publish()
+
+
+async def test_a_bind_that_stays_writable_is_undone(
+    staged: Calls, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(host.table, "_remount", lambda _options, _point: Result(0, "", ""))
+    with pytest.raises(Internal, match="did not become read-only"):
+        await staged.but(readonly=True).publish()
+    assert host.table.at(str(staged.target_path)) == []
+    assert not staged.target_path.exists()
+
+
+async def test_a_bind_of_something_else_is_undone(
+    staged: Calls, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = host.table._bind
+
+    def elsewhere(source: str, point: str) -> Result:
+        result = original(source, point)
+        host.table.entries[-1].devno = (8, 1)
+        return result
+
+    monkeypatch.setattr(host.table, "_bind", elsewhere)
+    with pytest.raises(Internal, match="shows"):
+        await staged.publish()
+    assert host.table.at(str(staged.target_path)) == []
+    assert not staged.target_path.exists()
+
+
+async def test_a_stuck_mount_is_not_undone(
+    staged: Calls, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def hang(_args: object) -> Result:
+        raise CommandStuck("mount hangs")
+
+    monkeypatch.setattr(host.table, "run", hang)
+    with pytest.raises(CommandStuck):
+        await staged.publish()
+    assert staged.target_path.exists()
+
+
+async def test_a_target_that_cannot_be_made_is_said(calls: Calls) -> None:
+    with pytest.raises(FailedPrecondition, match="no directory can be made"):
+        await calls.but(target_name="missing/target").publish()
+    calls.target_path.write_text("a file")
+    with pytest.raises(FailedPrecondition, match="File exists"):
+        await calls.publish()
+    assert calls.target_path.read_text() == "a file"
+
+
+# Unpublish
+
+
+async def test_unpublish_of_a_stack_takes_it_all_down(staged: Calls, host: FakeHost) -> None:
+    await staged.publish()
+    host.table.stack(str(staged.target_path))
+    host.table.stack(str(staged.target_path))
+    await staged.unpublish()
+    await staged.unstage()
+    assert host.leaks() == []
+
+
+async def test_data_in_the_target_survives_a_failing_umount(calls: Calls, host: FakeHost) -> None:
+    await calls.publish()
+    (calls.target_path / "precious").write_text("data")
+    host.table.busy.add(str(calls.target_path))
+    with pytest.raises(VolumeInUse, match="busy"):
+        await calls.unpublish()
+    host.refusals["umount"] = Result(32, "", "umount: broken")
+    with pytest.raises(CommandFailed, match="broken"):
+        await calls.unpublish()
+    host.refusals["umount"] = Result(0, "", "")
+    with pytest.raises(Internal, match="unmounted nothing"):
+        await calls.unpublish()
+    assert (calls.target_path / "precious").read_text() == "data"
+
+
+async def test_data_in_an_unmounted_target_is_never_deleted(calls: Calls, host: FakeHost) -> None:
+    await calls.publish()
+    (calls.target_path / "below").mkdir()
+    (calls.target_path / "below" / "precious").write_text("data")
+    with pytest.raises(FailedPrecondition, match="left as it is"):
+        await calls.unpublish()
+    assert host.table.at(str(calls.target_path)) == []
+    assert (calls.target_path / "below" / "precious").read_text() == "data"
+
+
+async def test_a_file_with_content_or_a_link_at_the_target_is_left(calls: Calls) -> None:
+    calls.target_path.write_text("data")
+    with pytest.raises(FailedPrecondition, match="no publish made"):
+        await calls.unpublish()
+    assert calls.target_path.read_text() == "data"
+    calls.target_path.unlink()
+    calls.target_path.symlink_to(calls.stage_path)
+    with pytest.raises(FailedPrecondition, match="no publish made"):
+        await calls.unpublish()
+    assert calls.target_path.is_symlink()
+
+
+async def test_unpublish_of_what_never_was_is_success(host: FakeHost) -> None:
+    await Calls(host=host).unpublish()
+    assert host.steps.passed == []
+
+
+# Requests
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "error"),
+    [
+        ("volume_id", "", InvalidRequest),
+        ("target_path", "", InvalidRequest),
+        ("target_path", "/etc/target", InvalidRequest),
+        ("target_path", "{kubelet}/../target", InvalidRequest),
+        ("target_path", "{kubelet}-evil/target", InvalidRequest),
+        ("target_path", "{kubelet}/stage", InvalidRequest),
+        ("staging_target_path", "", FailedPrecondition),
+        ("staging_target_path", "/mnt", InvalidRequest),
+        ("volume_capability", None, InvalidRequest),
+        ("publish_context", {}, InvalidRequest),
+    ],
+)
+async def test_a_bad_publish_is_refused_before_anything(
+    calls: Calls, host: FakeHost, field: str, value: object, error: type[DriverError]
+) -> None:
+    request = calls.publish_request()
+    given = value.format(kubelet=host.kubelet) if isinstance(value, str) else value
+    setattr(request, field, given)
+    host.steps.passed.clear()
+    with pytest.raises(error):
+        await host.node().node_publish_volume(request)
+    assert host.steps.passed == []
+
+
+@pytest.mark.parametrize("path", ["", "/", "/etc/passwd", "{kubelet}", "{kubelet}-evil/x"])
+async def test_a_bad_unpublish_is_refused(host: FakeHost, path: str) -> None:
+    with pytest.raises(InvalidRequest, match="target_path"):
+        await host.node().node_unpublish_volume(
+            csi.NodeUnpublishVolumeRequest(
+                volume_id=VOLUME, target_path=path.format(kubelet=host.kubelet)
+            )
+        )
+
+
+async def test_the_size_of_the_device_does_not_matter_for_publishing(block: Calls) -> None:
+    block.disk.size = 2 * SIZE
+    await block.publish()

@@ -1,0 +1,300 @@
+"""The node service with real devices: loop devices stand for NVMe, all else is the kernel's.
+
+Real mkfs, mounts, growth and device numbers. Needs root and loop devices.
+"""
+
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from rds_csi.errors import FailedPrecondition, NotBlank, VolumeInUse
+from rds_csi.filesystem.mounts import Mount, parse
+from rds_csi.node import Node, NodeSettings
+from rds_csi.nvme.sysfs import Controller, Namespace
+from rds_csi.parameters import ConnectionConfig, Target
+from rds_csi.process import SubprocessRunner
+from rds_csi.staging import StagingStore
+from rds_csi.volume import MIB, AccessMode
+from tests.unit.fakes.node_host import HOST_NQN, FakeHost
+from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
+
+
+def run(*args: str) -> str:
+    return subprocess.run(args, check=True, capture_output=True, text=True).stdout.strip()
+
+
+def rdev(path: Path | str) -> int:
+    return Path(path).stat().st_rdev
+
+
+def private_namespace() -> subprocess.Popen[bytes]:
+    """A process with a mount namespace of its own, and in it a copy of every mount."""
+    holder = subprocess.Popen(["unshare", "--mount", "--propagation", "private", "sleep", "60"])
+    while Path(f"/proc/{holder.pid}/cmdline").read_bytes() != b"sleep\x0060\x00":
+        time.sleep(0.01)
+    return holder
+
+
+def loop_devices() -> bool:
+    if os.geteuid() != 0 or shutil.which("losetup") is None:
+        return False
+    found = subprocess.run(["losetup", "-f"], check=False, capture_output=True)
+    return found.returncode == 0
+
+
+def may_grow_ext4() -> bool:
+    """Whether this root has CAP_SYS_RESOURCE, which growing ext4 needs and some sandboxes drop."""
+    status = Path("/proc/self/status").read_text()
+    (mask,) = (line.split()[1] for line in status.splitlines() if line.startswith("CapEff"))
+    return bool(int(mask, 16) >> 24 & 1)
+
+
+pytestmark = pytest.mark.skipif(not loop_devices(), reason="needs root and loop devices")
+
+
+class LoopHost:
+    """Connects an image file as a loop device: ``Connector`` and ``Sysfs`` in one."""
+
+    def __init__(self, root: Path) -> None:
+        self.kubelet = root / "kubelet"
+        self.kubelet.mkdir()
+        self.image = root / "image"
+        self.image.touch()
+        os.truncate(self.image, SIZE)
+        self.device = ""
+        self.connects = 0
+        self.runner = SubprocessRunner()
+        self._state = root / "state"
+
+    def node(self) -> Node:
+        return Node(
+            settings=NodeSettings(node_id="n", host_nqn=HOST_NQN, kubelet_dir=self.kubelet),
+            connector=self,
+            sysfs=self,
+            runner=self.runner,
+            store=StagingStore(self._state),
+        )
+
+    async def connect_with_retry(
+        self, target: Target, config: ConnectionConfig, *, volume: str = ""
+    ) -> Namespace:
+        del config, volume
+        self.connects += 1
+        if not self.device:
+            self.device = run("losetup", "-f", "--show", str(self.image))
+        found = self.find(target.nqn)
+        assert found is not None
+        return found
+
+    def find(self, wanted: str) -> Namespace | None:
+        if wanted != nqn(VOLUME) or not self.device:
+            return None
+        number = rdev(self.device)
+        devno = os.major(number), os.minor(number)
+        size = int(Path(f"/sys/dev/block/{devno[0]}:{devno[1]}/size").read_text()) * 512
+        return Namespace(device=Path(self.device), size=size, devno=devno, nsid=1)
+
+    async def disconnect(self, _nqn: str, *, volume: str = "") -> None:
+        del volume
+        if self.device:
+            run("losetup", "-d", self.device)
+            self.device = ""
+
+    async def rescan(self, _nqn: str, *, volume: str = "") -> None:
+        del volume
+        run("losetup", "-c", self.device)
+
+    def controllers(self, wanted: str | None = None) -> list[Controller]:
+        known = self.device and wanted in (None, nqn(VOLUME))
+        return (
+            [Controller(name="nvme0", nqn=nqn(VOLUME), hostnqn=HOST_NQN, state="live")]
+            if known
+            else []
+        )
+
+    def namespace(self, wanted: str, hostnqn: str | None = None, nsid: int = 1) -> Namespace | None:
+        del hostnqn, nsid
+        return self.find(wanted)
+
+    def mounts(self) -> list[Mount]:
+        table = parse(Path("/proc/self/mountinfo").read_bytes())
+        return [mount for mount in table if Path(mount.point).is_relative_to(self.kubelet)]
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> Iterator[LoopHost]:
+    host = LoopHost(tmp_path)
+    yield host
+    for mount in reversed(host.mounts()):
+        subprocess.run(["umount", mount.point], check=False)
+    if host.device:
+        subprocess.run(["losetup", "-d", host.device], check=False)
+
+
+@pytest.fixture
+def calls(host: LoopHost) -> Calls:
+    fake: FakeHost = host  # type: ignore[assignment] # of a host, Calls need a node and the path
+    calls = Calls(host=fake)
+    calls.stage_path.mkdir()
+    return calls
+
+
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+async def test_the_life_of_a_file_system(host: LoopHost, calls: Calls, fs_type: str) -> None:
+    calls = calls.but(fs_type=fs_type, flags=("noatime", "nosuid"))
+    await calls.stage()
+    await calls.stage()
+    await calls.publish()
+    await calls.publish()
+    reader = calls.but(readonly=True, target_name="reader")
+    await reader.publish()
+    await reader.publish()
+    assert len(host.mounts()) == 3
+    assert host.connects == 1
+    (calls.target_path / "data").write_text("kept")
+    with pytest.raises(OSError, match="Read-only"):
+        (reader.target_path / "data").write_text("changed")
+    (mount,) = [mount for mount in host.mounts() if mount.point == str(reader.target_path)]
+    assert {"ro", "nosuid", "noatime"} <= set(mount.options)
+
+    bytes_, inodes = await calls.stats()
+    assert SIZE * 0.8 < bytes_.total <= SIZE
+    assert inodes.total > 0
+    factor = 2 if fs_type == "xfs" or may_grow_ext4() else 1
+    os.truncate(host.image, factor * SIZE)
+    assert await calls.expand(factor * SIZE) == factor * SIZE
+    bytes_, _ = await calls.stats()
+    assert bytes_.total > SIZE * factor * 0.8
+
+    with pytest.raises(VolumeInUse, match="reader"):
+        await calls.unstage()
+    with (calls.target_path / "data").open(), pytest.raises(VolumeInUse, match="busy"):
+        await calls.unpublish()
+    assert (calls.target_path / "data").read_text() == "kept"
+    await reader.unpublish()
+    await calls.unpublish()
+    await calls.unpublish()
+    await calls.unstage()
+    await calls.unstage()
+    assert host.mounts() == []
+    assert host.device == ""
+    assert [path.name for path in host.kubelet.iterdir()] == ["stage"]
+
+    os.truncate(host.image, (2 * factor - 1) * SIZE)
+    await calls.stage()
+    assert (calls.stage_path / "data").read_text() == "kept"
+    statistics = os.statvfs(calls.stage_path)
+    assert statistics.f_blocks * statistics.f_frsize > SIZE * (2 * factor - 1) * 0.8
+    await calls.unstage()
+
+
+async def test_the_life_of_a_raw_device(host: LoopHost, calls: Calls) -> None:
+    calls = calls.but(block=True)
+    await calls.stage()
+    assert host.mounts() == []
+    await calls.publish()
+    await calls.publish()
+    second = calls.but(target_name="second")
+    await second.publish()
+    assert len(host.mounts()) == 2
+    assert rdev(calls.target_path) == rdev(host.device)
+    with calls.target_path.open("r+b") as device:
+        device.write(b"raw data")
+        device.flush()
+        os.fsync(device.fileno())
+    assert (await calls.stats())[0].total == SIZE
+    os.truncate(host.image, SIZE + MIB)
+    assert await calls.expand(SIZE + MIB) == SIZE + MIB
+    with pytest.raises(VolumeInUse, match="one or the other"):
+        await calls.but(readonly=True, target_name="reader").publish()
+    with pytest.raises(VolumeInUse, match="mounted at"):
+        await calls.unstage()
+    await calls.unpublish()
+    await second.unpublish()
+
+    reader = calls.but(readonly=True, target_name="reader")
+    await reader.publish()
+    with pytest.raises(PermissionError), reader.target_path.open("r+b", buffering=0) as device:
+        device.write(b"changed")
+    await reader.unpublish()
+    await calls.publish()
+    with calls.target_path.open("r+b") as device:
+        assert device.read(8) == b"raw data"
+        device.write(b"new data")
+    await calls.unpublish()
+    await calls.unstage()
+    assert host.mounts() == []
+    assert host.device == ""
+
+
+async def test_what_a_raw_device_holds_is_not_formatted(host: LoopHost, calls: Calls) -> None:
+    host.image.write_bytes(bytes(MIB) + b"raw data" + bytes(SIZE - MIB - 8))
+    with pytest.raises(NotBlank, match="no signature"):
+        await calls.stage()
+    assert host.device == ""
+    assert host.image.read_bytes()[MIB : MIB + 8] == b"raw data"
+
+
+async def test_a_reader_writes_nothing_not_even_the_journal(host: LoopHost, calls: Calls) -> None:
+    await calls.stage()
+    (calls.stage_path / "data").write_text("kept")
+    crashed = host.image.with_name("crashed")
+    run("sync", "-f", str(calls.stage_path))
+    shutil.copyfile(host.image, crashed)  # with a journal that is not empty
+    await calls.unstage()
+    shutil.copyfile(crashed, host.image)
+    reader = calls.but(mode=AccessMode.MULTI_NODE_READER_ONLY)
+    await reader.stage()
+    await reader.unstage()
+    assert host.image.read_bytes() == crashed.read_bytes()
+    await calls.stage()
+    assert (calls.stage_path / "data").read_text() == "kept"
+    await calls.unstage()
+
+
+async def test_a_holder_out_of_sight_keeps_the_device(host: LoopHost, calls: Calls) -> None:
+    """A container with a mount namespace of its own still has the volume mounted."""
+    await calls.stage()
+    holder = private_namespace()
+    try:
+        with pytest.raises(VolumeInUse, match="another mount namespace"):
+            await calls.unstage()
+        assert host.device
+    finally:
+        holder.kill()
+        holder.wait()
+    await calls.unstage()
+    assert host.device == ""
+
+
+async def test_a_device_node_made_by_the_go_driver_is_adopted(host: LoopHost, calls: Calls) -> None:
+    calls = calls.but(block=True)
+    await calls.stage()
+    os.mknod(calls.target_path, 0o60660, rdev(host.device))
+    await calls.publish()
+    assert host.mounts() == []
+    assert (await calls.stats())[0].total == SIZE
+    await calls.unpublish()
+    os.mknod(calls.target_path, 0o60660, os.makedev(7, 250))
+    await calls.publish()
+    assert rdev(calls.target_path) == rdev(host.device)
+    await calls.unpublish()
+    await calls.unstage()
+
+
+async def test_a_damaged_file_system_is_not_touched(host: LoopHost, calls: Calls) -> None:
+    await calls.stage()
+    await calls.unstage()
+    with host.image.open("r+b") as image:
+        image.seek(1024 + 4)
+        image.write(b"\xff" * 8)  # its block count
+    before = host.image.stat().st_mtime_ns
+    with pytest.raises((FailedPrecondition, NotBlank)):
+        await calls.stage()
+    assert host.image.stat().st_mtime_ns == before
+    assert host.device == ""
