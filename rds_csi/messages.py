@@ -1,4 +1,4 @@
-"""From the wire's messages to the driver's own types, for both services.
+"""Between the wire's messages and the driver's own types, for both services.
 
 The generated messages hold whatever a client sent: numbers outside an enum, both arms of a
 ``oneof``, nothing at all. What leaves this module is checked.
@@ -6,8 +6,11 @@ The generated messages hold whatever a client sent: numbers outside an enum, bot
 
 from collections.abc import Sequence
 
+import betterproto2
+
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import InvalidRequest
+from rds_csi.health import Ailment, summary
 from rds_csi.volume import AccessMode, Capability, CapacityRange
 
 
@@ -60,3 +63,48 @@ def capacity_range(message: csi.CapacityRange | None) -> CapacityRange:
     if message is None:
         return CapacityRange()
     return CapacityRange(message.required_bytes, message.limit_bytes).check()
+
+
+def volume_health(volume_id: str, ailments: Sequence[Ailment]) -> csi.VolumeHealth:
+    """The health of one volume, as CSI 1.13 has it."""
+    return csi.VolumeHealth(
+        volume_id=volume_id,
+        health_statuses=[
+            csi.VolumeHealthVolumeHealthEntry(
+                status=csi.VolumeHealthErrorType(each.severity),
+                reason=each.reason,
+                message=each.message,
+            )
+            for each in ailments
+        ],
+    )
+
+
+CONDITION_CAPABILITY_OF_NODE = 4
+CONDITION_CAPABILITY_OF_CONTROLLER = 11
+"""``VOLUME_CONDITION`` as CSI knew it until 1.12; both numbers are reserved since."""
+_CONDITION_FIELD = b"\x12"
+"""Field 2, length-delimited: where ``VolumeCondition`` stood, and where it is still looked for."""
+
+
+def add_condition(message: betterproto2.Message, ailments: Sequence[Ailment]) -> None:
+    """Add the ``VolumeCondition`` of CSI 1.12 to a message that had one.
+
+    Kubelets and health monitors before Kubernetes 1.37 know no other word of a volume's health.
+    The field is gone from the proto file, so it is written as an unknown one.
+    """
+    text = summary(list(ailments)).encode()[:_LONGEST_CONDITION] or b"healthy"
+    condition = (b"\x08\x01" if ailments else b"") + b"\x12" + _length(text) + text
+    message._unknown_fields += _CONDITION_FIELD + _length(condition) + condition  # noqa: SLF001
+
+
+_LONGEST_CONDITION = 1024
+
+
+def _length(data: bytes) -> bytes:
+    """The length as a base-128 varint (protobuf encoding)."""
+    length, encoded = len(data), bytearray()
+    while length > 0x7F:
+        encoded.append(length & 0x7F | 0x80)
+        length >>= 7
+    return bytes([*encoded, length])

@@ -22,6 +22,9 @@ from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.filesystem.options import mount_options
 from rds_csi.filesystem.paths import Paths
+from rds_csi.filesystem.usage import Usage
+from rds_csi.health import Severity
+from rds_csi.nodeops.health import HealthCheck
 from rds_csi.nodeops.inspect import Inspector
 from rds_csi.nodeops.publish import Publish, Publisher
 from rds_csi.nodeops.stage import Stage, Stager
@@ -40,6 +43,9 @@ _CAPABILITIES = (
     _Rpc.GET_VOLUME_STATS,
     _Rpc.EXPAND_VOLUME,
     _Rpc.SINGLE_NODE_MULTI_WRITER,
+    _Rpc.GET_VOLUME_HEALTH,
+    _Rpc.GET_STORAGE_HEALTH,
+    _Rpc(messages.CONDITION_CAPABILITY_OF_NODE),
 )
 _Unit = csi.VolumeUsageUnit
 
@@ -97,6 +103,14 @@ class Node(csi.NodeBase):
             mounts=mounts,
             devices=devices,
             grower=grower,
+        )
+        self._health = HealthCheck(
+            initiator=connector,
+            volumes=volumes,
+            mounts=mounts,
+            devices=devices,
+            inspector=self._inspector,
+            store=store,
         )
 
     # A volume's way in and out
@@ -185,27 +199,46 @@ class Node(csi.NodeBase):
     async def node_get_volume_stats(
         self, message: csi.NodeGetVolumeStatsRequest
     ) -> csi.NodeGetVolumeStatsResponse:
-        """Bytes and inodes of a file system, the bytes of a raw block volume."""
+        """Bytes and inodes of a file system, the bytes of a raw block volume.
+
+        A volume that is ill has no usage where measuring it would fail or hang; then the
+        condition says why.
+        """
         volume = check_volume_id(message.volume_id)
-        found = await self._inspector.stats(volume, self._existing(message.volume_path, volume))
-        if isinstance(found, int):
-            return csi.NodeGetVolumeStatsResponse(
-                usage=[csi.VolumeUsage(unit=_Unit.BYTES, total=found)]
-            )
-        return csi.NodeGetVolumeStatsResponse(
-            usage=[
-                csi.VolumeUsage(
-                    unit=_Unit.BYTES,
-                    total=found.total,
-                    used=found.used,
-                    available=found.available,
-                ),
-                csi.VolumeUsage(
-                    unit=_Unit.INODES,
-                    total=found.inodes,
-                    used=found.inodes_used,
-                    available=found.inodes_free,
-                ),
+        path = self._existing(message.volume_path, volume)
+        ailments = await self._health.volume(volume, path)
+        usage: list[csi.VolumeUsage] = []
+        if all(each.severity is not Severity.INACCESSIBLE for each in ailments):
+            usage = _usage(await self._inspector.stats(volume, path))
+        response = csi.NodeGetVolumeStatsResponse(usage=usage)
+        messages.add_condition(response, ailments)
+        return response
+
+    async def node_get_volume_health(
+        self, message: csi.NodeGetVolumeHealthRequest
+    ) -> csi.NodeGetVolumeHealthResponse:
+        """What is wrong with the volume on this node."""
+        volume = check_volume_id(message.volume_id)
+        given = (message.volume_publish_path, message.staging_target_path)
+        paths = [self._existing(path, volume) for path in given if path]
+        ailments = await self._health.volume(volume, *paths)
+        return csi.NodeGetVolumeHealthResponse(
+            volume_health=messages.volume_health(volume, ailments)
+        )
+
+    async def node_get_storage_health(
+        self, message: csi.NodeGetStorageHealthRequest
+    ) -> csi.NodeGetStorageHealthResponse:
+        """What is wrong between this node and the RDS."""
+        del message
+        return csi.NodeGetStorageHealthResponse(
+            backend_health=[
+                csi.NodeGetStorageHealthResponseStorageBackendHealth(
+                    status=csi.StorageHealthErrorType(each.severity),
+                    reason=each.reason,
+                    message=each.message,
+                )
+                for each in self._health.storage()
             ]
         )
 
@@ -238,6 +271,22 @@ class Node(csi.NodeBase):
             return self._paths.check(path, "volume_path")
         except InvalidRequest as error:
             raise PathNotFound(str(error), volume=volume) from error
+
+
+def _usage(found: Usage | int) -> list[csi.VolumeUsage]:
+    if isinstance(found, int):
+        return [csi.VolumeUsage(unit=_Unit.BYTES, total=found)]
+    return [
+        csi.VolumeUsage(
+            unit=_Unit.BYTES, total=found.total, used=found.used, available=found.available
+        ),
+        csi.VolumeUsage(
+            unit=_Unit.INODES,
+            total=found.inodes,
+            used=found.inodes_used,
+            available=found.inodes_free,
+        ),
+    ]
 
 
 def _capability(message: csi.VolumeCapability | None) -> Capability:

@@ -85,7 +85,7 @@ async def retrying(
     attempt: Callable[[], Awaitable[T]],
     *,
     what: str,
-    policy: RetryPolicy = RetryPolicy(),  # noqa: B008 - frozen
+    policy: RetryPolicy = RetryPolicy(),
     rng: random.Random | None = None,
     on_retry: Callable[[], None] | None = None,
 ) -> T:

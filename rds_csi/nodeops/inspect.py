@@ -57,9 +57,9 @@ class Inspector:
                 )
             raise PathNotFound(f"it is not at {path}: not connected", volume=volume)
         _, namespace = found
-        if self._shown(mounted, path, namespace) == "file system":
+        if self.shown(mounted, path, namespace) == "file system":
             return await usage(self._runner, path, volume=volume)
-        if self._shown(mounted, path, namespace) == "device":
+        if self.shown(mounted, path, namespace) == "device":
             return namespace.size
         raise PathNotFound(f"it is not at {path}", volume=volume)
 
@@ -76,7 +76,7 @@ class Inspector:
             raise PathNotFound("it is not connected to this node", volume=volume)
         nqn, namespace = found
         mounted = self._mounts.at(path)
-        shown = self._shown(mounted, path, namespace)
+        shown = self.shown(mounted, path, namespace)
         in_use = self._mounts.of_file_system(namespace.devno)
         if not shown and not (block and not in_use and paths.kind(path) != "absent"):
             raise PathNotFound(f"it is not at {path}", volume=volume)
@@ -94,7 +94,7 @@ class Inspector:
             await self._grower.grow(device, writable[0], volume=volume)
         return namespace.size
 
-    def _shown(self, mounted: list[Mount], path: str, namespace: Namespace) -> str:
+    def shown(self, mounted: list[Mount], path: str, namespace: Namespace) -> str:
         """What of the volume is at the path: ``file system``, ``device``, or nothing."""
         if mounted and mounted[-1].devno == namespace.devno:
             return "file system"

@@ -7,6 +7,7 @@ from rds_csi.errors import FailedPrecondition, InvalidRequest
 from rds_csi.filesystem.mounts import Mount
 from rds_csi.nvme.sysfs import Controller, Namespace
 from rds_csi.parameters import ConnectionConfig, Target
+from rds_csi.volume import is_volume_id
 
 
 class Initiator(Protocol):
@@ -61,6 +62,19 @@ class Volumes:
         self._initiator = initiator
         self._subsystems = subsystems
         self._host_nqn = host_nqn
+
+    def all_controllers(self) -> list[Controller]:
+        """The connections to volumes that this node made, in whatever state."""
+        return [
+            controller
+            for controller in self._subsystems.controllers()
+            if is_volume_id(controller.nqn.rpartition(":")[2])
+            and controller.hostnqn == self._host_nqn
+        ]
+
+    def controllers(self, volume: str) -> list[Controller]:
+        """Those of one volume."""
+        return [each for each in self.all_controllers() if belongs(each.nqn, volume)]
 
     def nqns(self, volume: str) -> set[str]:
         """The NQNs of the volume's connections that this node made, in whatever state."""

@@ -136,3 +136,17 @@ class Calls:
             )
         )
         return reply.usage
+
+    async def health(self, *paths: Path) -> list[csi.VolumeHealthVolumeHealthEntry]:
+        """What is wrong, asked about the target unless other paths are given."""
+        target, staging = (*paths, Path(), Path())[:2] if paths else (self.target_path, Path())
+        reply = await self.host.node().node_get_volume_health(
+            csi.NodeGetVolumeHealthRequest(
+                volume_id=self.volume,
+                volume_publish_path=str(target) if target.name else "",
+                staging_target_path=str(staging) if staging.name else "",
+            )
+        )
+        assert reply.volume_health is not None
+        assert reply.volume_health.volume_id == self.volume
+        return reply.volume_health.health_statuses

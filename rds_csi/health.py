@@ -1,0 +1,47 @@
+"""What can be wrong with a volume or with the storage behind it, in words for an operator.
+
+CSI 1.13 reports health as a list of ailments, empty for healthy. A reason is a CamelCase word
+that stays the same as long as the condition does; no two ailments of one volume share it.
+"""
+
+from dataclasses import dataclass
+from enum import IntEnum
+
+
+class Severity(IntEnum):
+    """CSI ``VolumeHealthErrorType``, same numbers."""
+
+    DEGRADED = 1
+    INACCESSIBLE = 2
+    DATA_LOSS = 3
+
+
+class StorageSeverity(IntEnum):
+    """CSI ``StorageHealthErrorType``, same numbers."""
+
+    DEGRADED = 1
+    UNREACHABLE = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Ailment:
+    """One thing that is wrong with a volume: how bad, which, and what to do about it."""
+
+    severity: Severity
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class StorageAilment:
+    """One thing that is wrong between this node and the storage."""
+
+    severity: StorageSeverity
+    reason: str
+    message: str
+
+
+def summary(ailments: list[Ailment]) -> str:
+    """All of it in one line, worst first; empty when nothing is wrong."""
+    ordered = sorted(ailments, key=lambda each: -each.severity)
+    return "; ".join(f"{each.reason}: {each.message}" for each in ordered)

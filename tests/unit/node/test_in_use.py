@@ -1,0 +1,234 @@
+"""A volume in use: NodeGetVolumeStats and NodeExpandVolume; and what the node says of itself."""
+
+from pathlib import Path
+
+import pytest
+
+from rds_csi.csi import v1 as csi
+from rds_csi.errors import (
+    Code,
+    CommandTimeout,
+    DriverError,
+    Internal,
+    InvalidRequest,
+    PathNotFound,
+    SizeOutOfRange,
+    Unavailable,
+)
+from rds_csi.process import Result
+from rds_csi.volume import AccessMode
+from tests.unit.fakes.node_host import FakeHost
+from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
+
+OTHER = "pvc-ffffffffffffffffffffffffffff"
+
+
+@pytest.fixture
+def host(tmp_path: Path) -> FakeHost:
+    return FakeHost(tmp_path)
+
+
+async def published(host: FakeHost, **how: object) -> Calls:
+    calls = Calls(host=host).but(**how)
+    calls.create("blank" if calls.block else calls.fs_type)
+    await calls.stage()
+    await calls.publish()
+    return calls
+
+
+# Stats
+
+
+async def test_a_file_system_tells_bytes_and_inodes(host: FakeHost) -> None:
+    calls = await published(host)
+    for path in (calls.target_path, calls.stage_path):
+        size, inodes = await calls.stats(path)
+        assert size.unit is csi.VolumeUsageUnit.BYTES
+        assert (size.total, size.used, size.available) == (4096000, 400 * 4096, 500 * 4096)
+        assert inodes.unit is csi.VolumeUsageUnit.INODES
+        assert (inodes.total, inodes.used, inodes.available) == (100, 10, 90)
+
+
+async def test_a_raw_device_tells_its_size(host: FakeHost) -> None:
+    calls = await published(host, block=True)
+    (size,) = await calls.stats()
+    assert (size.unit, size.total, size.used) == (csi.VolumeUsageUnit.BYTES, SIZE, 0)
+
+
+@pytest.mark.parametrize(
+    "path", ["some/path", "/etc", "{kubelet}/none", "{kubelet}", "{kubelet}/other"]
+)
+async def test_another_path_is_not_found(host: FakeHost, path: str) -> None:
+    calls = await published(host)
+    await published(host, volume=OTHER, stage_name="stage-2", target_name="other")
+    with pytest.raises(PathNotFound) as caught:
+        await calls.stats(path.format(kubelet=host.kubelet))
+    assert caught.value.code is Code.NOT_FOUND
+
+
+async def test_an_unknown_volume_is_not_found(host: FakeHost) -> None:
+    calls = await published(host)
+    with pytest.raises(PathNotFound):
+        await calls.but(volume=OTHER).stats()
+    await calls.unpublish()
+    with pytest.raises(PathNotFound):
+        await calls.stats()
+
+
+async def test_a_missing_path_is_a_bad_request(host: FakeHost) -> None:
+    request = csi.NodeGetVolumeStatsRequest(volume_id=VOLUME)
+    with pytest.raises(InvalidRequest, match="volume_path"):
+        await host.node().node_get_volume_stats(request)
+
+
+async def test_a_device_that_is_gone_is_said(host: FakeHost) -> None:
+    calls = await published(host)
+    host.unplug(nqn(VOLUME))
+    assert await calls.stats() == []
+    health = await calls.health()
+    assert {"NotConnected", "StaleMount"} == {each.reason for each in health}
+
+
+async def test_a_file_system_that_does_not_answer_costs_the_deadline_only(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = await published(host)
+    asked: list[object] = []
+
+    async def run(*_args: object, **how: object) -> Result:
+        asked.append(how["timeout"])
+        raise CommandTimeout("stat took too long")
+
+    monkeypatch.setattr(host, "run", run)
+    with pytest.raises(CommandTimeout):
+        await calls.stats()
+    assert asked == [5.0]
+
+
+async def test_an_answer_that_makes_no_sense_is_not_believed(host: FakeHost) -> None:
+    calls = await published(host)
+    host.statfs = Result(0, "4096 1000\n", "")
+    with pytest.raises(Internal, match="stat says"):
+        await calls.stats()
+
+
+# Growth
+
+
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+async def test_a_file_system_grows_with_its_device(host: FakeHost, fs_type: str) -> None:
+    calls = await published(host, fs_type=fs_type)
+    calls.disk.size = 2 * SIZE
+    assert await calls.expand(2 * SIZE) == 2 * SIZE
+    assert calls.disk.fs_size == 2 * SIZE
+    host.calls.clear()
+    assert await calls.expand(2 * SIZE) == 2 * SIZE
+    assert not [call for call in host.calls if call[0] == "resize2fs" or call[1:2] == ("-d",)]
+
+
+async def test_growth_by_the_staging_path(host: FakeHost) -> None:
+    calls = await published(host)
+    calls.disk.size = 2 * SIZE
+    await calls.expand(2 * SIZE, path=calls.stage_path)
+    assert calls.disk.fs_size == 2 * SIZE
+
+
+async def test_a_raw_device_has_only_to_show_its_size(host: FakeHost) -> None:
+    calls = await published(host, block=True)
+    calls.disk.size = 2 * SIZE
+    assert await calls.expand(2 * SIZE) == 2 * SIZE
+    (host.kubelet / "stage-map").mkdir()
+    assert await calls.expand(2 * SIZE, path=host.kubelet / "stage-map") == 2 * SIZE
+
+
+async def test_without_a_wish_the_size_is_told(host: FakeHost) -> None:
+    calls = await published(host)
+    assert await calls.expand(0) == SIZE
+
+
+@pytest.mark.looptime
+async def test_the_new_size_is_waited_for(host: FakeHost) -> None:
+    calls = await published(host)
+    calls.disk.size = 2 * SIZE
+    host.rescans_until_seen = 5
+    assert await calls.expand(2 * SIZE) == 2 * SIZE
+    assert calls.disk.fs_size == 2 * SIZE
+
+
+@pytest.mark.looptime
+async def test_a_device_that_does_not_grow_is_said_and_the_call_may_be_repeated(
+    host: FakeHost,
+) -> None:
+    calls = await published(host)
+    with pytest.raises(Unavailable, match=f"still has {SIZE} bytes"):
+        await calls.expand(2 * SIZE)
+    calls.disk.size = 2 * SIZE
+    await calls.expand(2 * SIZE)
+    assert calls.disk.fs_size == 2 * SIZE
+
+
+async def test_a_device_above_the_limit_is_out_of_range(host: FakeHost) -> None:
+    calls = await published(host)
+    with pytest.raises(SizeOutOfRange, match="limit_bytes"):
+        await calls.expand(SIZE // 4, limit=SIZE // 2)
+
+
+async def test_a_read_only_file_system_is_not_grown(host: FakeHost) -> None:
+    calls = await published(host, mode=AccessMode.MULTI_NODE_READER_ONLY)
+    calls.disk.size = 2 * SIZE
+    assert await calls.expand(2 * SIZE) == 2 * SIZE
+    assert calls.disk.fs_size == SIZE
+
+
+@pytest.mark.parametrize("program", ["resize2fs", "dumpe2fs"])
+async def test_a_failing_tool_is_an_error(host: FakeHost, program: str) -> None:
+    calls = await published(host)
+    calls.disk.size = 2 * SIZE
+    host.refusals[program] = Result(1, "", "it does not work")
+    with pytest.raises(DriverError, match="it does not work"):
+        await calls.expand(2 * SIZE)
+
+
+async def test_growth_that_the_tool_only_claims_is_an_error(host: FakeHost) -> None:
+    calls = await published(host)
+    calls.disk.size = 2 * SIZE
+    host.refusals["resize2fs"] = Result(0, "", "")
+    with pytest.raises(Internal, match="reported success"):
+        await calls.expand(2 * SIZE)
+
+
+@pytest.mark.parametrize("block", [False, True])
+async def test_growth_of_what_is_not_there_is_not_found(host: FakeHost, block: bool) -> None:
+    calls = Calls(host=host, block=block)
+    with pytest.raises(PathNotFound):
+        await calls.expand(SIZE)
+    calls = await published(host, block=block)
+    for path in (Path("some/path"), host.kubelet / "none", Path("/etc")):
+        with pytest.raises(PathNotFound):
+            await calls.expand(SIZE, path=path)
+
+
+async def test_a_device_that_goes_away_meanwhile_is_said(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = await published(host)
+
+    async def vanish(nqn: str, *, volume: str = "") -> None:
+        del volume
+        host.unplug(nqn)
+
+    monkeypatch.setattr(host, "rescan", vanish)
+    with pytest.raises(Unavailable, match="gone"):
+        await calls.expand(SIZE)
+
+
+# The node
+
+
+async def test_the_node_says_who_it_is_and_what_it_offers(host: FakeHost) -> None:
+    info = await host.node().node_get_info(csi.NodeGetInfoRequest())
+    assert (info.node_id, info.max_volumes_per_node) == ("node-1", 7)
+    reply = await host.node().node_get_capabilities(csi.NodeGetCapabilitiesRequest())
+    offered = {int(each.rpc.type) for each in reply.capabilities if each.rpc is not None}
+    volume_condition = 4  # of CSI 1.12, for kubelets that know no other
+    assert offered == {1, 2, 3, volume_condition, 5, 7, 8}
