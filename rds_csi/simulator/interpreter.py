@@ -15,7 +15,6 @@ from rds_csi.simulator.syntax import (
     FunctionCall,
     Literal,
     Node,
-    Property,
     Script,
     Substitution,
     Text,
@@ -104,23 +103,6 @@ class Call:
     def flag(self, name: str) -> bool:
         """Whether a flag is given."""
         return self.arguments.get(name) is True
-
-    async def matches(self, row: Row) -> bool:
-        """Whether the row passes the ``where`` clause."""
-        if self.command.where is None:
-            return True
-        return operators.truth(await self.interpreter.evaluate(self.command.where, self.scope, row))
-
-    async def wanted(self, name: str) -> Value:
-        """The value the filter demands of a property (``name="x" and …``); None if it does not."""
-        pending = [self.command.where]
-        while pending:
-            match pending.pop():
-                case Binary("and", left, right):
-                    pending += [left, right]
-                case Binary("=", Property(found), right) if found == name:
-                    return await self.interpreter.evaluate(right, self.scope, {})
-        return None
 
 
 class Interpreter:
@@ -239,29 +221,28 @@ class Interpreter:
     # Expressions
 
     async def evaluate(  # noqa: PLR0911 (one branch per kind of node)
-        self, node: Node, scope: Scope, row: Row | None = None
+        self, node: Node, scope: Scope
     ) -> Value:
-        """The value of an expression; ``row`` is the item a ``where`` looks at."""
+        """The value of an expression. What depends on an item is none: see ``filters.py``."""
         match node:
             case Literal(value):
                 return value
             case Word(text):
                 return word_value(text)
-            case Property(name):
-                return (row or {}).get(name)
             case Variable(name):
                 held = self._lookup(name, scope)
                 return Array(["(code)"]) if isinstance(held, Function) else held
             case Text(parts):
-                return "".join([text_of(await self.evaluate(p, scope, row)) for p in parts])
+                return "".join([text_of(await self.evaluate(p, scope)) for p in parts])
             case Substitution(script):
                 return await self._substitute(script, scope)
             case ArrayLiteral(entries):
-                return await self._array(entries, scope, row)
+                return await self._array(entries, scope)
             case Unary(operator, operand):
-                return self._unary(operator, await self.evaluate(operand, scope, row))
-            case Binary():
-                return await self._binary(node, scope, row)
+                return operators.unary(operator, await self.evaluate(operand, scope))
+            case Binary(operator, left, right):
+                first = await self.evaluate(left, scope)
+                return operators.binary(operator, first, await self.evaluate(right, scope))
         raise RuntimeFault("cannot evaluate code here")
 
     async def _substitute(self, script: Script, scope: Scope) -> Value:
@@ -273,30 +254,15 @@ class Interpreter:
         except ReturnSignal as signal:
             return signal.value
 
-    async def _array(
-        self, entries: tuple[tuple[str | None, Node], ...], scope: Scope, row: Row | None
-    ) -> Array:
+    async def _array(self, entries: tuple[tuple[str | None, Node], ...], scope: Scope) -> Array:
         array = Array()
         for key, node in entries:
-            value = await self.evaluate(node, scope, row)
+            value = await self.evaluate(node, scope)
             if key is None:
                 array.items.append(value)
             else:
                 array.keys[key] = value
         return array
-
-    def _unary(self, operator: str, value: Value) -> Value:
-        match operator:
-            case "!":
-                return not operators.truth(value)
-            case "set":
-                return value if isinstance(value, bool) else value not in (None, "")
-        return -operators.number(value)
-
-    async def _binary(self, node: Binary, scope: Scope, row: Row | None) -> Value:
-        left = await self.evaluate(node.left, scope, row)
-        right = await self.evaluate(node.right, scope, row)
-        return operators.binary(node.operator, left, right)
 
 
 Language = Callable[[Interpreter, Command, Scope], Awaitable[Value]]

@@ -1,5 +1,6 @@
 """What the operators of an expression do to values."""
 
+import functools
 import ipaddress
 import re
 from typing import Final
@@ -82,11 +83,16 @@ def truth(value: Value) -> bool:
 
 def matches(text: Value, pattern: Value) -> bool:
     """``~``: whether the regular expression is found anywhere in the text."""
-    expression = text_of(pattern)
+    return _compiled(text_of(pattern)).search(text_of(text)) is not None
+
+
+@functools.lru_cache(maxsize=256)
+def _compiled(pattern: str) -> re.Pattern[str]:
+    """A POSIX expression as Python's: the classes have other names."""
     for name, members in _CLASSES.items():
-        expression = expression.replace(name, members)
+        pattern = pattern.replace(name, members)
     try:
-        return re.search(expression, text_of(text)) is not None
+        return re.compile(pattern)
     except re.error as error:
         raise RuntimeFault(f"bad regexp: {error}") from error
 
@@ -159,6 +165,16 @@ def _compare(operator: str, left: Value, right: Value) -> bool:
         case "<=":
             return not less(right, left)
     return not less(left, right)
+
+
+def unary(operator: str, value: Value) -> Value:
+    """The result of a prefix operator; "set" is what a property alone asks in a filter."""
+    match operator:
+        case "!":
+            return not truth(value)
+        case "set":
+            return value if isinstance(value, bool) else value not in (None, "")
+    return -number(value)
 
 
 def binary(  # noqa: PLR0911 (one branch per operator)

@@ -16,7 +16,16 @@ from rds_csi.simulator.values import (
 )
 
 _NUMERIC: Final = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?")
-_ESCAPED: Final = {"\n": "\\n", "\r": "\\r", "\t": "\\t", "\b": "\\b", "\f": "\\f"}
+_UNSAFE: Final = re.compile(r'["\\\x00-\x1f]')
+_ESCAPED: Final = {
+    '"': '\\"',
+    "\\": "\\\\",
+    "\n": "\\n",
+    "\r": "\\r",
+    "\t": "\\t",
+    "\b": "\\b",
+    "\f": "\\f",
+}
 
 
 def to_json(value: Value, options: frozenset[str]) -> str:
@@ -67,15 +76,12 @@ def _json_array(value: Array, *, convert: bool, pretty: bool, depth: int) -> str
 
 
 def _json_string(text: str) -> str:
-    quoted = []
-    for char in text:
-        if char in '"\\':
-            quoted.append("\\" + char)
-        elif char < " ":
-            quoted.append(_ESCAPED.get(char, f"\\u{ord(char):04x}"))
-        else:
-            quoted.append(char)
-    return '"' + "".join(quoted) + '"'
+    return f'"{_UNSAFE.sub(_escape, text)}"'
+
+
+def _escape(match: re.Match[str]) -> str:
+    char = match.group()
+    return _ESCAPED.get(char, f"\\u{ord(char):04x}")
 
 
 def from_json(text: str, options: frozenset[str]) -> Value:

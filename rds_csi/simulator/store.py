@@ -85,7 +85,16 @@ class Store:
         self.dirty = False
 
     def _state(self) -> dict[str, Any]:
-        disks = [asdict(disk) | {"visible_from": 0.0} for disk in self.disks.values()]
+        disks = [
+            {
+                "id": disk.id,
+                "type": disk.type,
+                "slot": disk.slot,
+                "size": disk.size,
+                "properties": disk.properties,
+            }
+            for disk in self.disks.values()
+        ]
         return {
             "format": _FORMAT,
             "serial": self.serial,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import example, given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rds_csi.simulator import Simulator
@@ -14,6 +14,8 @@ from rds_csi.simulator.grammar import Grammar, MenuNode
 from rds_csi.simulator.parser import parse
 from rds_csi.simulator.scanner import ParseFault
 
+settings.register_profile("box", deadline=None, max_examples=50)
+BOX = settings.get_profile("box")
 EMPTY = Grammar((7, 24), MenuNode(), {})
 
 # The escape rules of the RouterOS scripting manual, written down a second time on purpose.
@@ -56,6 +58,7 @@ def box(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
 ANY_TEXT = st.text(st.characters(exclude_characters="\0", exclude_categories=["Cs"]), max_size=60)
 
 
+@BOX
 @given(text=ANY_TEXT)
 @example(text='"; /disk/remove [find]; :put "')
 @example(text="$[/disk/remove [find]]")
@@ -67,11 +70,13 @@ def test_quoted_text_arrives_verbatim(box: Box, text: str) -> None:
     assert box.simulator.journal.execs[-1].parsed == [":put"]
 
 
+@BOX
 @given(text=ANY_TEXT)
 def test_hexadecimal_text_arrives_verbatim(box: Box, text: str) -> None:
     assert box.run(f":put {hexadecimal(text)}") == text + "\r\n"
 
 
+@BOX
 @given(text=ANY_TEXT)
 def test_quoted_text_arrives_verbatim_in_a_property(box: Box, text: str) -> None:
     if not box.simulator.disks:
@@ -117,6 +122,7 @@ def changed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Box]:
     box.close()
 
 
+@BOX
 @given(
     before=st.sampled_from(CHANGES),
     garbage=st.lists(PIECES, min_size=1, max_size=12).map("".join),
@@ -257,6 +263,7 @@ def test_a_long_chain_of_operators_does_no_harm(box: Box) -> None:
     assert box.run(":put alive") == "alive\r\n"
 
 
+@BOX
 @given(line=st.text(max_size=80))
 def test_no_text_breaks_the_parser(line: str) -> None:
     with contextlib.suppress(ParseFault):

@@ -1,6 +1,6 @@
 """``/disk``."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
 from rds_csi.simulator.device import Device
@@ -43,6 +43,9 @@ class DiskMenu(Table):
         self._device = device
         self._properties = in_version(device.settings.version)
         self.properties = self.node(device).properties
+        self._defaults: dict[str, Value] = {
+            entry.name: entry.default for entry in self._properties if entry.name not in _POOL_ONLY
+        } | {"block-device": True, "mounted": False, "raid-member": False}
         named = {form: set[str]() for form in Form}
         for entry in self._properties:
             named[entry.form].add(entry.name)
@@ -107,33 +110,30 @@ class DiskMenu(Table):
         return self._row(self._device.resolve(reference))
 
     def _row(self, entry: Disk | Pool) -> Row:
-        row: dict[str, Value] = {".id": Id(f"*{entry.id:X}")}
         values = self._pool_values(entry) if isinstance(entry, Pool) else self._disk_values(entry)
-        for known in self._properties:
-            if known.name in values:
-                row[known.name] = values[known.name]
-        for flag in FLAG_NAMES:
-            row[flag] = values.get(flag) is True
-        return row
+        if not values.keys() <= self.properties:
+            # Set by a newer version than the one that runs now.
+            values = {name: values[name] for name in values.keys() & self.properties}
+        return values
 
     def _disk_values(self, disk: Disk) -> dict[str, Value]:
-        values: dict[str, Value] = {
-            entry.name: entry.default for entry in self._properties if entry.name not in _POOL_ONLY
-        }
-        values |= disk.properties
-        values |= {
-            "type": disk.type,
-            "slot": disk.slot,
-            "size": disk.size,
-            "file-size": disk.size,
-            "sector-size": 512,
-            "model": disk.properties.get("file-path", ""),
-            "block-device": True,
-        }
-        return values
+        return (
+            self._defaults
+            | disk.properties
+            | {
+                ".id": Id(f"*{disk.id:X}"),
+                "type": disk.type,
+                "slot": disk.slot,
+                "size": disk.size,
+                "file-size": disk.size,
+                "sector-size": 512,
+                "model": disk.properties.get("file-path", ""),
+            }
+        )
 
     def _pool_values(self, pool: Pool) -> dict[str, Value]:
         values: dict[str, Value] = {
+            ".id": Id(f"*{pool.id:X}"),
             "type": "raid",
             "slot": pool.slot,
             "slot-default": "",
@@ -151,8 +151,10 @@ class DiskMenu(Table):
             "state": "clean",
             "nvme-tcp-export": False,
             "comment": pool.comment,
+            "disabled": False,
             "block-device": True,
             "mounted": pool.mounted,
+            "raid-member": False,
         }
         if pool.mounted:
             free = self._device.files.free(pool)
@@ -163,9 +165,9 @@ class DiskMenu(Table):
             }
         return values
 
-    def shown(self, row: Row, *, detail: bool) -> dict[str, Value]:
+    def shown(self, row: Row, names: Sequence[str] | None) -> dict[str, Value]:
         """What ``as-value`` gives: flags since 7.20, no secrets since 7.21, no empty comment."""
-        shown = super().shown(row, detail=detail)
+        shown = super().shown(row, names)
         version = self._device.settings.version
         for name in FLAG_NAMES if version < (7, 20) else ():
             shown.pop(name, None)

@@ -1,10 +1,12 @@
 """What the menus that list items have in common: print, find, get, set, remove, add."""
 
-from collections.abc import AsyncIterator, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
 from rds_csi.simulator import printing
+from rds_csi.simulator.filters import demanded, term
 from rds_csi.simulator.interpreter import Call, PromptSignal, Row
+from rds_csi.simulator.operators import truth
 from rds_csi.simulator.texts import NO_SUCH_ITEM, bad_enum
 from rds_csi.simulator.values import Array, Id, Nil, RuntimeFault, Value, array, text_of
 
@@ -33,17 +35,18 @@ class Table:
                 return row
         raise RuntimeFault(NO_SUCH_ITEM)
 
-    def shown(self, row: Row, *, detail: bool) -> dict[str, Value]:
-        """What ``as-value`` gives of a row."""
-        keys = row if detail else (".id", *self.layout.brief)
-        return {key: row[key] for key in keys if row.get(key) is not None}
+    def shown(self, row: Row, names: Sequence[str] | None) -> dict[str, Value]:
+        """What ``as-value`` gives of a row: the properties of these names, or all."""
+        return {key: row[key] for key in names or row if row.get(key) is not None}
 
-    async def matching(self, call: Call) -> AsyncIterator[Row]:
+    async def matching(self, call: Call) -> list[Row]:
         """The rows that pass the filter."""
-        wanted = await call.wanted(self.name_property)
-        for row in self.rows(wanted):
-            if await call.matches(row):
-                yield row
+        where, interpreter, scope = call.command.where, call.interpreter, call.scope
+        if where is None:
+            return list(self.rows(None))
+        wanted = await demanded(self.name_property, where, interpreter, scope)
+        condition = await term(where, interpreter, scope)
+        return [row for row in self.rows(wanted) if truth(condition(row))]
 
     async def execute(self, call: Call) -> Value:
         """Run a command of this menu."""
@@ -53,26 +56,26 @@ class Table:
 
     async def do_print(self, call: Call) -> Value:
         """Text for people; with ``as-value`` an array and no text; ``count-only`` both."""
-        rows = [row async for row in self.matching(call)]
+        rows = await self.matching(call)
         if "from" in call.arguments:
-            chosen = {row[".id"] for row in references(self, call.arguments["from"])}
-            rows = [row for row in rows if row[".id"] in chosen]
+            listed = {row[".id"] for row in references(self, call.arguments["from"])}
+            rows = [row for row in rows if row[".id"] in listed]
         if call.flag("count-only"):
             if not call.flag("as-value"):
                 call.write(str(len(rows)))
             return len(rows)
         proplist = _proplist(call)
         if call.flag("as-value"):
-            detail = call.flag("detail") or proplist is not None
-            shown = [self.shown(row, detail=detail) for row in rows]
-            return array(Array(keys=_only(row, proplist)) for row in shown)
+            names = (".id", *self.layout.brief) if proplist is None else (".id", *proplist)
+            chosen = None if call.flag("detail") and proplist is None else names
+            return array(Array(keys=self.shown(row, chosen)) for row in rows)
         for line in printing.table(rows, self.layout, call, proplist):
             call.write(line)
         return None
 
     async def do_find(self, call: Call) -> Value:
         """The ids of the matching items."""
-        return array([row[".id"] async for row in self.matching(call)])
+        return array(row[".id"] for row in await self.matching(call))
 
     async def do_get(self, call: Call) -> Value:
         """One property of an item, or all of them."""
@@ -81,9 +84,8 @@ class Table:
         found = references(self, call.arguments["numbers"])
         if len(found) != 1:
             raise RuntimeFault(NO_SUCH_ITEM)
-        shown = self.shown(found[0], detail=True)
         if "value-name" not in call.arguments:
-            return Array(keys=shown)
+            return Array(keys=self.shown(found[0], None))
         name = text_of(call.arguments["value-name"])
         if name not in self.properties:
             raise RuntimeFault(bad_enum("value-name"), argument="value-name")
@@ -108,9 +110,3 @@ def _proplist(call: Call) -> Sequence[str] | None:
     if isinstance(given, Array):
         return [text_of(item) for item in given.values()]
     return text_of(given).split(",")
-
-
-def _only(row: dict[str, Value], proplist: Sequence[str] | None) -> dict[str, Value]:
-    if proplist is None:
-        return row
-    return {key: value for key, value in row.items() if key == ".id" or key in proplist}
