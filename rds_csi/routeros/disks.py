@@ -39,6 +39,9 @@ log = structlog.get_logger(__name__)
 READS: Final = RetryPolicy(attempts=3, initial=0.2)
 """Reads are repeated soon and not often: behind them waits a caller who repeats as well."""
 
+_BREATH: Final = 250
+"""Items of a long listing read in one go: 10,000 take a second, and others want to run."""
+
 
 class Disks:
     """The volumes of one owner on one RDS.
@@ -121,7 +124,9 @@ class Disks:
         """All disks that are ours or may be adopted, in no particular order."""
         reply = await self._read(commands.listing(self._owner))
         found = []
-        for item in reply.items("disks"):
+        for number, item in enumerate(reply.items("disks")):
+            if number % _BREATH == 0:
+                await asyncio.sleep(0)
             try:
                 disk = Disk.parse(item)
             except RouterOSError as error:

@@ -1,0 +1,36 @@
+"""What is wrong with a volume, as far as its entry on the RDS shows it."""
+
+from rds_csi.health import Ailment, Severity
+from rds_csi.routeros.disk import Disk
+
+
+def ailments(disk: Disk) -> list[Ailment]:
+    """What is wrong with the volume; nothing, where its entry is as we left it."""
+    found = []
+    published = disk.record is not None and bool(disk.record.nodes)
+    if published and not disk.exported:
+        found.append(
+            Ailment(
+                Severity.INACCESSIBLE,
+                "NotExported",
+                "published, but the RDS does not export it; somebody turned nvme-tcp-export off "
+                f"(on the RDS: /disk/set {disk.slot} nvme-tcp-export=yes)",
+            )
+        )
+    if disk.size <= 0:
+        found.append(
+            Ailment(
+                Severity.INACCESSIBLE,
+                "BackingFileUnavailable",
+                f"the RDS shows no size; is the pool of {disk.file_path} mounted, the file there?",
+            )
+        )
+    if not disk.nqn.endswith(f":{disk.slot}"):
+        found.append(
+            Ailment(
+                Severity.INACCESSIBLE,
+                "ExportRenamed",
+                f"it is exported under the name {disk.nqn!r}, which no node looks for",
+            )
+        )
+    return found
