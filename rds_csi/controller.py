@@ -13,7 +13,6 @@ from rds_csi import messages
 from rds_csi.clock import Clock, SystemClock
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import (
-    BadToken,
     InvalidParameter,
     InvalidRequest,
     NotOurs,
@@ -22,9 +21,10 @@ from rds_csi.errors import (
     VolumeNotFound,
 )
 from rds_csi.fencing import READONLY_KEY, SIZE_KEY, admit, check_node
+from rds_csi.listing import Listing
 from rds_csi.parameters import Target, VolumeParameters
 from rds_csi.records import Records
-from rds_csi.routeros import Disk, Disks
+from rds_csi.routeros import Disk, Disks, ailments
 from rds_csi.volume import (
     MAXIMUM_SIZE,
     MINIMUM_SIZE,
@@ -40,9 +40,6 @@ from rds_csi.volume import (
 
 log = structlog.get_logger(__name__)
 
-_LISTING_AGE: Final = 60.0
-"""Seconds for which the later pages of a listing come from its first page's answer."""
-
 _Rpc = csi.ControllerServiceCapabilityRpcType
 _CAPABILITIES: Final = (
     _Rpc.CREATE_DELETE_VOLUME,
@@ -54,6 +51,9 @@ _CAPABILITIES: Final = (
     _Rpc.LIST_VOLUMES_PUBLISHED_NODES,
     _Rpc.GET_VOLUME,
     _Rpc.SINGLE_NODE_MULTI_WRITER,
+    _Rpc.GET_VOLUME_HEALTH,
+    _Rpc.LIST_VOLUME_HEALTH,
+    _Rpc(messages.CONDITION_CAPABILITY_OF_CONTROLLER),
 )
 
 
@@ -79,7 +79,7 @@ class Controller(csi.ControllerBase):
         self._settings = settings
         self._clock = clock or SystemClock()
         self._records = Records(disks, settings.owner, settings.cluster_id, self._clock)
-        self._listing: tuple[float, list[Disk]] = (float("-inf"), [])
+        self._listing = Listing(disks, self._clock, settings.list_page)
 
     # Volumes
 
@@ -205,7 +205,7 @@ class Controller(csi.ControllerBase):
         """Confirm what we could serve; say of the rest why not."""
         _required(message.volume_id)
         wanted = messages.capabilities(message.volume_capabilities)
-        self._records.remember(await self._disks.get(_existing(message.volume_id)))
+        await self._disk(message.volume_id)
         refused = next((why for each in wanted if (why := each.unsupported())), "")
         if not refused:
             try:
@@ -226,46 +226,46 @@ class Controller(csi.ControllerBase):
         self, message: csi.ControllerGetVolumeRequest
     ) -> csi.ControllerGetVolumeResponse:
         """One volume and the nodes that have it."""
-        _required(message.volume_id)
-        disk = await self._disks.get(_existing(message.volume_id))
-        self._records.remember(disk)
-        return csi.ControllerGetVolumeResponse(
-            volume=csi.Volume(capacity_bytes=disk.size, volume_id=disk.slot),
-            status=csi.ControllerGetVolumeResponseVolumeStatus(published_node_ids=_nodes(disk)),
-        )
+        disk = await self._disk(message.volume_id)
+        status = csi.ControllerGetVolumeResponseVolumeStatus(published_node_ids=_nodes(disk))
+        messages.add_condition(status, ailments(disk))
+        return csi.ControllerGetVolumeResponse(volume=_volume(disk), status=status)
 
     async def list_volumes(self, message: csi.ListVolumesRequest) -> csi.ListVolumesResponse:
-        """Our volumes in the order of their ids, a page at a time.
+        """Our volumes in the order of their ids, a page at a time."""
+        disks, token = await self._listing.page(message.starting_token, message.max_entries)
+        entries = []
+        for disk in disks:
+            status = csi.ListVolumesResponseVolumeStatus(published_node_ids=_nodes(disk))
+            messages.add_condition(status, ailments(disk))
+            entries.append(csi.ListVolumesResponseEntry(volume=_volume(disk), status=status))
+        return csi.ListVolumesResponse(entries=entries, next_token=token)
 
-        The token is the last id of the page before, so a listing survives a restart and no
-        volume is passed over because another was deleted meanwhile.
-        """
-        if message.max_entries < 0:
-            raise InvalidRequest("max_entries is negative")
-        after = message.starting_token
-        if after and not is_volume_id(after):
-            raise BadToken(
-                f"starting_token {after[:64]!r} is not one of ours", advice="list from the start"
-            )
-        page = min(message.max_entries or self._settings.list_page, self._settings.list_page)
-        rest = [disk for disk in await self._listed(first=not after) if disk.slot > after]
-        return csi.ListVolumesResponse(
-            entries=[
-                csi.ListVolumesResponseEntry(
-                    volume=csi.Volume(capacity_bytes=disk.size, volume_id=disk.slot),
-                    status=csi.ListVolumesResponseVolumeStatus(published_node_ids=_nodes(disk)),
-                )
-                for disk in rest[:page]
-            ],
-            next_token=rest[page - 1].slot if len(rest) > page else "",
+    async def controller_get_volume_health(
+        self, message: csi.ControllerGetVolumeHealthRequest
+    ) -> csi.ControllerGetVolumeHealthResponse:
+        """What is wrong with one volume."""
+        disk = await self._disk(message.volume_id)
+        return csi.ControllerGetVolumeHealthResponse(
+            volume_health=messages.volume_health(disk.slot, ailments(disk))
         )
 
-    async def _listed(self, *, first: bool) -> list[Disk]:
-        since, disks = self._listing
-        if first or self._clock.monotonic() - since > _LISTING_AGE:
-            disks = sorted(await self._disks.list(), key=lambda disk: disk.slot)
-            self._listing = (self._clock.monotonic(), disks)
-        return disks
+    async def controller_list_volume_health(
+        self, message: csi.ControllerListVolumeHealthRequest
+    ) -> csi.ControllerListVolumeHealthResponse:
+        """The volumes with which something is wrong, a page at a time."""
+        disks, token = await self._listing.page(
+            message.starting_token, message.max_entries, only=lambda disk: bool(ailments(disk))
+        )
+        return csi.ControllerListVolumeHealthResponse(
+            entries=[messages.volume_health(disk.slot, ailments(disk)) for disk in disks],
+            next_token=token,
+        )
+
+    async def _disk(self, slot: str) -> Disk:
+        disk = await self._disks.get(_existing(slot))
+        self._records.remember(disk)
+        return disk
 
     async def get_capacity(self, message: csi.GetCapacityRequest) -> csi.GetCapacityResponse:
         """What is free in the pool of these parameters, less the reserve."""
@@ -321,6 +321,10 @@ def _access(wanted: tuple[Capability, ...]) -> str:
     if len(kinds) > 1:
         raise InvalidRequest(f"one volume cannot be {' and '.join(kinds)}")
     return kinds[0]
+
+
+def _volume(disk: Disk) -> csi.Volume:
+    return csi.Volume(capacity_bytes=disk.size, volume_id=disk.slot)
 
 
 def _nodes(disk: Disk) -> list[str]:

@@ -492,7 +492,66 @@ class TestQuestions:
             csi.ControllerGetCapabilitiesRequest()
         )
         offered = {each.rpc.type for each in response.capabilities if each.rpc}
-        assert {int(each) for each in offered} == {1, 2, 3, 4, 8, 9, 10, 12, 13}
+        volume_condition = 11  # of CSI 1.12, for monitors that know no other
+        expected = {1, 2, 3, 4, 8, 9, 10, volume_condition, 12, 13, 16, 17}
+        assert {int(each) for each in offered} == expected
+
+
+class TestHealth:
+    async def test_what_is_as_we_left_it_is_healthy(self, controller: Controller) -> None:
+        volume = await create(controller)
+        await publish(controller, volume)
+        assert await self.reasons(controller, volume) == []
+        listed = await controller.controller_list_volume_health(
+            csi.ControllerListVolumeHealthRequest()
+        )
+        assert listed.entries == []
+
+    async def test_an_export_that_somebody_turned_off(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        healthy = await create(controller, "pvc-healthy")
+        ill = [await create(controller, f"pvc-{n}") for n in range(3)]
+        for volume in (healthy, *ill):
+            await publish(controller, volume)
+        for volume in ill:
+            await rds.simulator.run(f"/disk/set {volume.volume_id} nvme-tcp-export=no")
+            assert await self.reasons(controller, volume) == ["NotExported"]
+        found: list[str] = []
+        token = ""
+        for _ in range(2):
+            page = await controller.controller_list_volume_health(
+                csi.ControllerListVolumeHealthRequest(max_entries=2, starting_token=token)
+            )
+            found += [each.volume_id for each in page.entries]
+            token = page.next_token
+        assert sorted(found) == sorted(volume.volume_id for volume in ill)
+        assert token == ""
+        await publish(controller, ill[0])
+        assert await self.reasons(controller, ill[0]) == []
+
+    async def test_older_monitors_are_told_in_their_words(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        volume = await create(controller)
+        await publish(controller, volume)
+        request = csi.ControllerGetVolumeRequest(volume_id=volume.volume_id)
+        assert b"healthy" in bytes(await controller.controller_get_volume(request))
+        await rds.simulator.run(f"/disk/set {volume.volume_id} nvme-tcp-export=no")
+        assert b"NotExported" in bytes(await controller.controller_get_volume(request))
+        assert b"NotExported" in bytes(await controller.list_volumes(csi.ListVolumesRequest()))
+
+    async def test_of_nothing(self, controller: Controller) -> None:
+        with pytest.raises(VolumeNotFound):
+            await self.reasons(controller, csi.Volume(volume_id=volume_id("nothing")))
+
+    @staticmethod
+    async def reasons(controller: Controller, volume: csi.Volume) -> list[str]:
+        response = await controller.controller_get_volume_health(
+            csi.ControllerGetVolumeHealthRequest(volume_id=volume.volume_id)
+        )
+        assert response.volume_health is not None
+        return [each.reason for each in response.volume_health.health_statuses]
 
 
 class TestExpand:
