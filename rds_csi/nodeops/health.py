@@ -95,7 +95,9 @@ class HealthCheck:
     ) -> Iterator[Ailment]:
         mounted = self._mounts.at(path)
         if not mounted:
-            if _expected(path, record):
+            # A raw block volume that the Go driver published is a device node, not a mount.
+            shown = namespace is not None and self._inspector.shown(mounted, path, namespace)
+            if _expected(path, record) and not shown:
                 yield Ailment(
                     Severity.INACCESSIBLE,
                     "MountLost",
