@@ -103,7 +103,7 @@ class Slow:
 @asynccontextmanager
 async def serving(path: Path, *services: Any, **options: Any):
     """A server of the services at ``path``, drained at the end."""
-    settings = options.pop("settings", RpcSettings(timeout=5.0, margin=0.05, grace=1.0))
+    settings = options.pop("settings", RpcSettings(timeout=5.0, grace=1.0))
     server = Server(services, settings=settings, **options)
     await server.start(path)
     try:

@@ -130,8 +130,12 @@ async def test_a_drain_ends_though_a_client_reads_nothing(path):
     client.h2.update_settings({4: 2**24})
     client.call("Controller/ListVolumes")
     await begun.wait()
+    assert server._grpc is not None
+    (transport,) = server._grpc._transports()
     async with asyncio.timeout(5):
         await server.drain(0.1)
+    await asyncio.sleep(0)
+    assert transport.get_extra_info("socket").fileno() == -1
     writer.close()
     del reader
 

@@ -66,6 +66,13 @@ def get(released, volume=VOLUME):
     return released.message("ControllerGetVolumeRequest")(volume_id=volume)
 
 
+def mount(released):
+    capability = released.message("VolumeCapability")()
+    capability.mount.fs_type = "ext4"
+    capability.access_mode.mode = 1
+    return capability
+
+
 async def failure(call) -> grpc.aio.AioRpcError:
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
@@ -153,7 +160,7 @@ async def test_t1_reading_work_is_cancelled_once_and_tidies_up(path, controller)
 async def test_t1_the_answer_comes_before_the_caller_gives_up(path, released, controller):
     controller.work = Slow(tidy=0)
     async with serving(path, controller), channel(path) as peer:
-        late = await failure(released.call(peer, "DeleteVolume", delete(released), timeout=0.3))
+        late = await failure(released.call(peer, "DeleteVolume", delete(released), timeout=2))
     assert late.code() is grpc.StatusCode.DEADLINE_EXCEEDED
     # Our own text proves that the server answered; the client's own is "Deadline Exceeded".
     assert "DeleteVolume did not end within" in late.details()
@@ -524,6 +531,20 @@ async def test_requests_are_checked_before_the_service(path, released):
     assert error.code() is grpc.StatusCode.INVALID_ARGUMENT
     assert error.details() == "volume_id is missing"
     assert node.requests == []
+
+
+async def test_controller_and_node_may_work_on_one_volume_at_once(path, released, controller):
+    slow, node = Slow(), FakeNode()
+    controller.work = slow
+    stage = released.message("NodeStageVolumeRequest")(
+        volume_id=VOLUME, staging_target_path="/s", volume_capability=mount(released)
+    )
+    async with serving(path, controller, node), channel(path) as peer:
+        first = asyncio.create_task(released.call(peer, "DeleteVolume", delete(released)))
+        await slow.begun.wait()
+        await released.call(peer, "NodeStageVolume", stage)
+        slow.go.set()
+        await first
 
 
 async def test_secrets_are_in_no_line_and_no_text(path, released, controller, lines):
