@@ -274,7 +274,7 @@ class Connector:
         if not self._fabrics.exists():
             raise NotReady(f"{self._fabrics} does not exist", volume=volume, advice=MODPROBE)
         args = ["nvme", *connect_arguments(target, config, self._host)]
-        args += self._beside_others(target.nqn, volume)
+        self._check_others(target.nqn, volume, refused=False)
         async with self._limit:
             try:
                 with connect_file(target, config, self._host) as extra:
@@ -283,6 +283,8 @@ class Connector:
                     )
             except CommandFailed as error:
                 if says_already_connected(error):
+                    if not self._own(target.nqn):
+                        self._check_others(target.nqn, volume, refused=True)
                     log.info("already connected", nqn=target.nqn, volume=volume)
                     return False
                 raise connect_error(
@@ -296,26 +298,24 @@ class Connector:
                 raise
         return True
 
-    def _beside_others(self, nqn: str, volume: str) -> list[str]:
-        """The option that lets nvme-cli connect beside another host identity's connection.
+    def _check_others(self, nqn: str, volume: str, *, refused: bool) -> None:
+        """Raise :class:`VolumeInUse` if another host identity's connection is in the way.
 
-        nvme-cli takes any connection to the subsystem for ours; the kernel does not. Only the
-        predecessor of this driver, or a second node on the same kernel, has one.
+        The kernel tells them apart; nvme-cli 2.3 takes any connection to the same address for
+        ours and says "already connected". Only this driver's predecessor, or a second node on
+        the same kernel, has one. In use, it must stay the only way to the volume.
         """
         others = [
             entry for entry in self._sysfs.controllers(nqn) if entry.hostnqn != self._host.nqn
         ]
-        if not others:
-            return []
         users = self._remover.users(others)
-        if users:
+        if users or (others and refused):
             raise VolumeInUse(
-                f"another host identity, {others[0].hostnqn}, has it connected on this node as "
-                f"{others[0].name}, and {', '.join(users)}",
+                f"another host identity, {others[0].hostnqn}, has it connected on this node: "
+                f"{', '.join(users or [entry.name for entry in others])}",
                 volume=volume,
                 advice="drain the node, or unmount and disconnect it there first",
             )
-        return ["--duplicate-connect"]
 
     async def _rescan(self, nqn: str, volume: str) -> None:
         for controller in self._own(nqn):

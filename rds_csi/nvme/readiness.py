@@ -7,7 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from rds_csi.errors import ConnectFailed
+from rds_csi.errors import CommandStuck, ConnectFailed
 from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.sysfs import Namespace, Sysfs
 from rds_csi.process import Runner
@@ -111,12 +111,19 @@ class Readiness:
         # In a program, for a read that hangs stays until the kernel gives it up; directly, for
         # the page cache may still know what the device does not.
         device = str(namespace.device)
-        result = await self._runner.run(
-            ["dd", f"if={device}", "of=/dev/null", "bs=4096", "count=1", "iflag=direct"],
-            timeout=self._timings.probe,
-            volume=volume,
-            check=False,
-        )
+        try:
+            result = await self._runner.run(
+                ["dd", f"if={device}", "of=/dev/null", "bs=4096", "count=1", "iflag=direct"],
+                timeout=self._timings.probe,
+                volume=volume,
+                check=False,
+            )
+        except CommandStuck as error:
+            # A read does no harm when it ends at last, so nothing is kept locked for it: what
+            # would free it is the disconnect that the lock would keep out.
+            raise ConnectFailed(f"{device} does not answer reads: one hangs", volume=volume) from (
+                error
+            )
         if result.returncode != 0 or "1+0 records in" not in result.stderr:
             text = " ".join(result.stderr.split())[:300]
             raise ConnectFailed(f"{device} does not answer reads: {text}", volume=volume)
