@@ -7,7 +7,7 @@ imported by the command that does it.
 import sys
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, NoReturn, TypeVar
 
 import click
 
@@ -163,6 +163,37 @@ def everything(**flags: Any) -> None:
     _serve(flags, with_controller=True, with_node=True)
 
 
+@main.command()
+@_option("--cluster-id", required=True, help="As the driver has it.")
+@_option("--node-id", required=True, help="As the driver has it.")
+@_option("--nqn-prefix", default=DEFAULT_NQN_PREFIX, help="As the driver has it.")
+@_option("--endpoint", type=click.Path(path_type=Path), default=Path("/csi/csi.sock"), help="Same.")
+@_option(
+    "--state-dir", type=click.Path(path_type=Path), default=Path("/var/lib/rds-csi"), help="Same."
+)
+@click.option("--dry-run", is_flag=True, help="Look and say why; touch nothing.")
+@click.option("--settle", default=10.0, show_default=True, help="Seconds between the two looks.")
+@click.option("--json", "as_json", is_flag=True, help="For programs.")
+def reap(*, dry_run: bool, settle: float, as_json: bool, **flags: Any) -> None:
+    """Say of each NVMe connection of this host why it is kept; take down proven orphans."""
+    import asyncio  # noqa: PLC0415 - as the rest, not needed to print the help
+
+    from rds_csi import reap as command  # noqa: PLC0415
+    from rds_csi.telemetry import logs  # noqa: PLC0415
+
+    logs.configure(level="warning", style="console")
+    try:
+        shared = DriverConfig(**_pick(flags, DriverConfig))
+        node_config = NodeConfig(**_pick(flags, NodeConfig))
+        findings = asyncio.run(command.reap(shared, node_config, dry_run=dry_run, settle=settle))
+    except ConfigurationError as error:
+        _refuse(str(error))
+    if as_json:
+        click.echo(command.as_json(findings))
+    else:
+        command.show(findings, dry_run=dry_run, write=click.echo)
+
+
 @main.command(
     add_help_option=False,
     context_settings={"ignore_unknown_options": True, "help_option_names": []},
@@ -236,7 +267,7 @@ def _pick(flags: dict[str, Any], settings: type, **given: Any) -> dict[str, Any]
     return {name: value for name, value in flags.items() if name in names} | given
 
 
-def _refuse(text: str) -> None:
+def _refuse(text: str) -> NoReturn:
     click.echo(f"rds-csi: {text}", err=True)
     sys.exit(_EXIT_CONFIGURATION)
 

@@ -1,0 +1,111 @@
+"""``rds-csi reap``: what the orphan reaper thinks of this host's connections, and why.
+
+The same judge as in the daemon. A daemon that serves keeps locks that another process cannot
+see, so beside one this command only looks.
+"""
+
+import asyncio
+import json
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from rds_csi.config import ConfigurationError, DriverConfig, NodeConfig
+from rds_csi.fencing import make_node_id
+from rds_csi.filesystem.mounts import Mounts
+from rds_csi.nvme.connector import Connector
+from rds_csi.nvme.host import host_identity
+from rds_csi.nvme.reaper import Finding, Reaper
+from rds_csi.nvme.sysfs import Sysfs
+from rds_csi.process import SubprocessRunner
+from rds_csi.staging import StagingStore
+
+
+def serves(endpoint: Path) -> bool:
+    """Whether a driver answers on the socket."""
+    with socket.socket(socket.AF_UNIX) as client:
+        client.settimeout(5)
+        try:
+            client.connect(str(endpoint))
+        except (FileNotFoundError, ConnectionRefusedError):
+            return False
+        except OSError:
+            return True  # something is there; what, is not ours to guess
+    return True
+
+
+async def reap(
+    config: DriverConfig,
+    node: NodeConfig,
+    *,
+    dry_run: bool,
+    settle: float,
+    sysfs: Sysfs | None = None,
+) -> list[Finding]:
+    """Judge every subsystem after two looks ``settle`` seconds apart.
+
+    Unless ``dry_run``, what both looks prove useless is disconnected. Raises
+    :class:`ConfigurationError` where that is asked for beside a driver that serves.
+    """
+    if not dry_run and serves(config.endpoint):
+        raise ConfigurationError(
+            f"a driver serves on {config.endpoint} and reaps by itself: only --dry-run is possible"
+        )
+    runner = SubprocessRunner()
+    sysfs = sysfs or Sysfs()
+    mounts = Mounts(runner)
+    store = StagingStore(node.state_dir)
+    host = host_identity(config.cluster_id, make_node_id(config.cluster_id, node.node_id))
+    connector = Connector(
+        runner, sysfs, host, in_use=mounts.uses, nqn_prefix=config.nqn_prefix, limit=1
+    )
+
+    async def recorded() -> set[str]:
+        return {entry.nqn for entry in await store.list() if entry.staged}
+
+    reaper = Reaper(
+        sysfs=sysfs,
+        connector=connector,
+        host=host.nqn,
+        nqn_prefix=config.nqn_prefix,
+        recorded=recorded,
+        mounted=mounts.uses,
+        locked=lambda _nqn: False,
+        grace=settle,
+        dry_run=dry_run,
+    )
+    try:
+        await reaper.once()
+        await asyncio.sleep(settle)
+        return await reaper.once()
+    finally:
+        await runner.close()
+
+
+def as_json(findings: list[Finding]) -> str:
+    """The findings for programs."""
+    return json.dumps(
+        [
+            {
+                "nqn": each.nqn,
+                "disconnect": each.verdict.disconnect,
+                "reason": each.verdict.reason,
+                "error": each.error,
+            }
+            for each in findings
+        ],
+        indent=2,
+    )
+
+
+def show(findings: list[Finding], *, dry_run: bool, write: Callable[[str], None]) -> None:
+    """The findings for people."""
+    if not findings:
+        write("No NVMe subsystem is connected on this host.")
+    for each in findings:
+        act = "would be disconnected" if dry_run else "disconnected"
+        if each.error:
+            act = f"not disconnected ({each.error})"
+        write(
+            f"{each.nqn}\n    {act if each.verdict.disconnect else 'kept'}: {each.verdict.reason}"
+        )

@@ -1,0 +1,102 @@
+"""``rds-csi reap``: says why, touches nothing beside a running driver."""
+
+import json
+import socket
+from pathlib import Path
+
+import pytest
+from click.testing import CliRunner
+
+from rds_csi import reap
+from rds_csi.cli import main
+from rds_csi.config import ConfigurationError, DriverConfig, NodeConfig
+from rds_csi.fencing import make_node_id
+from rds_csi.nvme.host import host_identity
+from rds_csi.nvme.reaper import Finding, Verdict
+from rds_csi.nvme.sysfs import Sysfs
+from rds_csi.volume import volume_id
+from tests.unit.fakes.sysfs import FakeSysfs
+
+PREFIX = "nqn.2000-02.com.mikrotik"
+HOST = host_identity("prod", make_node_id("prod", "worker-1"))
+OURS = f"{PREFIX}:{volume_id('a')}"
+BOOT = "nqn.2014-08.org.nixos:boot-disk"
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> DriverConfig:
+    return DriverConfig(endpoint=tmp_path / "csi.sock", cluster_id="prod")
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> NodeConfig:
+    return NodeConfig(node_id="worker-1", state_dir=tmp_path / "state")
+
+
+@pytest.fixture
+def kernel(tmp_path: Path) -> FakeSysfs:
+    return FakeSysfs(tmp_path / "root")
+
+
+async def test_each_connection_is_explained(
+    config: DriverConfig, node: NodeConfig, kernel: FakeSysfs
+) -> None:
+    kernel.connect(OURS, hostnqn=HOST.nqn, hostid=HOST.hostid)
+    kernel.connect(BOOT, hostnqn=HOST.nqn, hostid=HOST.hostid)
+    findings = await reap.reap(config, node, dry_run=True, settle=0.05, sysfs=Sysfs(kernel.sys))
+    by_nqn = {each.nqn: each.verdict for each in findings}
+    assert by_nqn[OURS].disconnect
+    assert not by_nqn[BOOT].disconnect
+    assert "not the name of a volume" in by_nqn[BOOT].reason
+    assert len(kernel.controllers()) == 2, "a dry run touches nothing"
+
+
+async def test_beside_a_running_driver_it_only_looks(
+    config: DriverConfig, node: NodeConfig, kernel: FakeSysfs
+) -> None:
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(str(config.endpoint))
+        server.listen()
+        with pytest.raises(ConfigurationError, match="--dry-run"):
+            await reap.reap(config, node, dry_run=False, settle=0.0, sysfs=Sysfs(kernel.sys))
+        assert (
+            await reap.reap(config, node, dry_run=True, settle=0.0, sysfs=Sysfs(kernel.sys)) == []
+        )
+    assert not reap.serves(config.endpoint), "a socket that nobody answers on is no driver"
+
+
+def test_a_socket_that_is_not_there_or_none(tmp_path: Path) -> None:
+    assert not reap.serves(tmp_path / "none.sock")
+    file = tmp_path / "file.sock"
+    file.touch()
+    assert not reap.serves(file)
+
+
+def test_what_people_and_programs_read() -> None:
+    findings = [
+        Finding(OURS, Verdict(True, "nothing uses its device, for 10 s")),
+        Finding(BOOT, Verdict(False, "not the name of a volume of this driver")),
+        Finding("nqn.x", Verdict(True, "it leads to no device"), "it is used now"),
+    ]
+    lines: list[str] = []
+    reap.show(findings, dry_run=True, write=lines.append)
+    assert "would be disconnected: nothing uses" in lines[0]
+    assert "kept: not the name" in lines[1]
+    reap.show(findings, dry_run=False, write=lines.append)
+    assert "\n    disconnected: nothing uses" in lines[3]
+    assert "not disconnected (it is used now)" in lines[5]
+    reap.show([], dry_run=True, write=lines.append)
+    assert lines[-1].startswith("No NVMe subsystem")
+    assert json.loads(reap.as_json(findings))[1]["disconnect"] is False
+
+
+def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("rds_csi.telemetry.logs.configure", lambda **_: None)
+    words = ["reap", "--cluster-id=prod", "--node-id=worker-1", "--dry-run", "--settle=0"]
+    words += [f"--state-dir={tmp_path}", f"--endpoint={tmp_path / 'csi.sock'}"]
+    result = CliRunner().invoke(main, [*words, "--json"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert isinstance(json.loads(result.output), list)
+    result = CliRunner().invoke(main, [*words, "--cluster-id=a b"], catch_exceptions=False)
+    assert result.exit_code == 2
+    assert "--cluster-id" in result.output
