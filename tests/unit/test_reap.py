@@ -5,6 +5,7 @@ import socket
 from pathlib import Path
 
 import pytest
+import structlog.testing
 from click.testing import CliRunner
 
 from rds_csi import reap
@@ -94,7 +95,8 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("rds_csi.telemetry.logs.configure", lambda **_: None)
     words = ["reap", "--cluster-id=prod", "--node-id=worker-1", "--dry-run", "--settle=0"]
     words += [f"--state-dir={tmp_path}", f"--endpoint={tmp_path / 'csi.sock'}"]
-    result = CliRunner().invoke(main, [*words, "--json"], catch_exceptions=False)
+    with structlog.testing.capture_logs():
+        result = CliRunner().invoke(main, [*words, "--json"], catch_exceptions=False)
     assert result.exit_code == 0
     assert isinstance(json.loads(result.output), list)
     result = CliRunner().invoke(main, [*words, "--cluster-id=a b"], catch_exceptions=False)
