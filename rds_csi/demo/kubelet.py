@@ -11,6 +11,8 @@ from rds_csi.csi import v1 as csi
 
 _TIMEOUT: Final = 120.0
 """Seconds a call may take: the kubelet's own limit."""
+_PARAMETERS: Final = {"reconnectDelay": "2"}
+"""The StorageClass: shorter than the default of 5 s, so that the demo's outage is over soon."""
 
 
 @dataclass(slots=True, kw_only=True)
@@ -21,6 +23,7 @@ class Claim:
     access: str
     size: int
     kubelet_dir: Path
+    parameters: dict[str, str] = field(default_factory=lambda: dict(_PARAMETERS))
     volume: csi.Volume = field(default_factory=csi.Volume)
     publish_context: dict[str, str] = field(default_factory=dict)
 
@@ -86,8 +89,7 @@ class Kubernetes:
                 name=claim.name,
                 capacity_range=csi.CapacityRange(required_bytes=claim.size),
                 volume_capabilities=[claim.capability],
-                # Shorter than the default of 5 s, so that the demo's outage is over soon.
-                parameters={"reconnectDelay": "2"},
+                parameters=claim.parameters,
             )
         )
         if response.volume is None:
