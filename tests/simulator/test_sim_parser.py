@@ -172,6 +172,7 @@ def test_every_truncation_of_a_line_is_refused_without_effect(box: Box) -> None:
         ("/nope", "bad command name nope (line 1 column 2)"),
         ("/disk/nope", "bad command name nope (line 1 column 7)"),
         ("/disk nope", "bad command name nope (line 1 column 7)"),
+        ("/disk/monitor-once 0", "bad command name monitor-once (line 1 column 7)"),
         (":nope", "bad command name nope (line 1 column 2)"),
         ("/interface/nvme-tcp/print", "bad command name interface (line 1 column 2)"),
         ("/disk/add nope=1", "expected end of command (line 1 column 11)"),
