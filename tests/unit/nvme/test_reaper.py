@@ -320,6 +320,7 @@ async def test_gone_and_back_starts_anew(world: World) -> None:
     assert world.left == [A]
 
 
+@pytest.mark.requirement("PIT-03")
 @pytest.mark.parametrize("what", ["rpc", "record", "mount", "held"])
 async def test_what_comes_up_at_the_last_moment_keeps_it(world: World, what: str) -> None:
     world.kernel.tree.connect(A)
@@ -398,6 +399,8 @@ async def _never(*_args: object, **_options: object) -> None:
     await asyncio.sleep(1_000_000)
 
 
+@pytest.mark.requirement("OPEN-02")
+@pytest.mark.requirement("CONN-04")
 async def test_at_start_takes_down_what_leads_to_no_device(world: World) -> None:
     world.kernel.tree.connect(A, size=None)
     world.kernel.tree.connect(B)
@@ -405,6 +408,8 @@ async def test_at_start_takes_down_what_leads_to_no_device(world: World) -> None
     assert world.left == [B]
 
 
+@pytest.mark.requirement("OPEN-02")
+@pytest.mark.requirement("CONN-04")
 @pytest.mark.looptime
 async def test_runs_at_jittered_intervals(world: World) -> None:
     instants: list[float] = []

@@ -142,9 +142,13 @@ async def test_with_retries_it_says_the_last_cause_in_the_end(kernel: Kernel) ->
 async def test_with_retries_it_succeeds_when_the_target_is_back(kernel: Kernel) -> None:
     kernel.runner.fail("nvme", stderr=REFUSED, times=2)
     kernel.works()
-    found = await kernel.connector().connect_with_retry(TARGET, ConnectionConfig())
-    assert found.size == 64 << 20
+    connector = kernel.connector()
+    task = asyncio.create_task(connector.connect_with_retry(TARGET, ConnectionConfig()))
+    await asyncio.sleep(2)
+    assert connector.busy(A)  # also in the wait between two attempts
+    assert (await task).size == 64 << 20
     assert starts(kernel) == 3
+    assert not connector.busy(A)
 
 
 @pytest.mark.requirement("CTOR-04")
