@@ -94,9 +94,10 @@ class VolumeParameters:
                 continue
             setter = KEYS.get(key)
             if setter is None:
+                known = f"known parameters: {', '.join(sorted(KEYS))}"
                 raise InvalidParameter(
                     f"unknown StorageClass parameter {key[:128]!r}",
-                    advice=f"known parameters: {', '.join(sorted(KEYS))}",
+                    advice=NOT_OFFERED.get(key, known),
                 )
             result = setter.apply(result, key, value)
         return result
@@ -143,10 +144,14 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Key:
-    """One StorageClass parameter: what it accepts, what it does, and where its value goes."""
+    """One StorageClass parameter: what it accepts, what it does, and where its value goes.
+
+    ``effect``: what an application notices of it.
+    """
 
     accepts: str
     meaning: str
+    effect: str
     read: Callable[[str, str], Any]
     name: str
     connection: bool = False
@@ -227,59 +232,88 @@ def _fencing(key: str, value: str) -> bool:
 
 KEYS: Final[Mapping[str, Key]] = {
     "nvmeAddress": Key(
-        "an IP address", "where the RDS exports volumes to the nodes", _address, "nvme_address"
+        "an IP address",
+        "where the RDS exports volumes to the nodes",
+        "The network of this address carries the data. Publishing again takes the present one.",
+        _address,
+        "nvme_address",
     ),
-    "nvmePort": Key("1 to 65535", "the port of the export", _bounded(1, 65535), "nvme_port"),
+    "nvmePort": Key(
+        "1 to 65535", "the port of the export", "None.", _bounded(1, 65535), "nvme_port"
+    ),
     "volumePath": Key(
-        "pool/directory", "where on the RDS the files lie", check_volume_path, "volume_path"
+        "a directory below a pool, like raid10/csi",
+        "where on the RDS the files lie",
+        "Speed, safety and space are those of that pool.",
+        check_volume_path,
+        "volume_path",
     ),
     "fencing": Key(
         "none or hostNqn",
         "hostNqn restricts the export to the host NQN of the publishing node",
+        "With hostNqn the RDS itself refuses every other node, also one that lost its cluster.",
         _fencing,
         "fencing",
     ),
     "ctrlLossTmo": Key(
-        "-1, 0 or more",
+        f"-1 to {MAXIMUM_TIMER}",
         "seconds the kernel tries to reconnect; -1 for ever, 0 its own default",
+        "Reads and writes wait so long. Then the kernel takes the device away: I/O fails, the "
+        "file system is lost to the pod, and the pod has to be started anew. With -1 I/O waits "
+        "for as long as the outage lasts, and nothing fails.",
         _ctrl_loss_tmo,
         "ctrl_loss_tmo",
         connection=True,
     ),
     "reconnectDelay": Key(
-        "1 or more",
+        f"1 to {MAXIMUM_TIMER}",
         "seconds between the kernel's attempts to reconnect",
+        "When the target is back, I/O goes on after at most this time and a moment. Shorter "
+        "pauses mean more attempts, of every volume of every node, against a target that starts.",
         _reconnect_delay,
         "reconnect_delay",
         connection=True,
     ),
     "keepAliveTmo": Key(
-        "0 or more",
+        f"0 to {MAXIMUM_TIMER}",
         "seconds without an answer until the connection counts as lost; 0 the kernel's default",
+        "So late is a target noticed that vanished without a word. Too short, and a target that "
+        "is merely busy is taken for lost: a pause of I/O, no error.",
         _keep_alive_tmo,
         "keep_alive_tmo",
         connection=True,
     ),
     "fastIoFailTmo": Key(
-        "0 or more",
+        f"0 to {MAXIMUM_TIMER}",
         "seconds of outage after which waiting I/O fails; absent: it waits as long as it takes",
+        "The application gets errors instead of waiting, while the kernel goes on reconnecting. "
+        "A file system that met one stays read-only or shut down until the pod is started anew. "
+        "For applications that have another copy to turn to; not beyond ctrlLossTmo.",
         _bounded(0, MAXIMUM_TIMER),
         "fast_io_fail_tmo",
         connection=True,
     ),
     "nrIoQueues": Key(
         "1 to 1024",
-        "I/O queues of a connection; absent: one per CPU",
+        "I/O queues of a connection; absent: one per CPU, which is also the most there are",
+        "Each queue is a TCP connection. Fewer cost the RDS less, and carry less at once.",
         _bounded(1, 1024),
         "nr_io_queues",
         connection=True,
     ),
     "queueSize": Key(
         "16 to 1024",
-        "entries of a queue; absent: 128",
+        "entries of a queue; absent: 128, or what the target grants",
+        "So many I/Os of a queue are under way at once; the others wait in the kernel.",
         _bounded(16, 1024),
         "queue_size",
         connection=True,
     ),
 }
-"""Every StorageClass parameter. The reference in ``docs/`` is generated from this table."""
+"""Every StorageClass parameter. ``docs/parameters.md`` is generated from this table."""
+
+NOT_OFFERED: Final[Mapping[str, str]] = {
+    "ioTimeout": "a connect cannot set it; set the module parameter nvme_core.io_timeout on the "
+    "nodes, or see fastIoFailTmo",
+}
+"""What a StorageClass might be expected to take, and why it does not."""

@@ -8,7 +8,7 @@ was done and goes on from there.
 A raw block volume has nothing at its staging path: it is staged by being connected.
 """
 
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from uuid import uuid4
 
 import structlog
@@ -103,6 +103,9 @@ class Stager:
             await self._remember(wanted, before)
             return
         was_connected = wanted.target.nqn in self._volumes.nqns(wanted.volume)
+        log.info(
+            "connecting", volume=wanted.volume, **asdict(wanted.target), **asdict(wanted.config)
+        )
         try:
             connected = await self._initiator.connect_with_retry(
                 wanted.target, wanted.config, volume=wanted.volume

@@ -94,6 +94,8 @@ async def expand(controller: Controller, slot: str, size: int, limit: int = 0) -
 
 
 class TestLife:
+    @pytest.mark.requirement("CTRL-01")
+    @pytest.mark.requirement("CONN-03")
     async def test_from_nothing_to_nothing(self, rds: Rds, controller: Controller) -> None:
         volume = await create(controller)
         assert volume.volume_id == volume_id("pvc-one")
@@ -187,6 +189,7 @@ class TestCreate:
             await create(controller, **fields)
         assert caught.value.code == Code.ALREADY_EXISTS
 
+    @pytest.mark.requirement("CTRL-02")
     async def test_timers_of_an_existing_volume_come_from_the_request(
         self, controller: Controller
     ) -> None:
@@ -196,6 +199,8 @@ class TestCreate:
         assert again.volume_context["reconnectDelay"] == "5"
         assert again.volume_context["keepAliveTmo"] == "45"
 
+    @pytest.mark.requirement("PARM-06")
+    @pytest.mark.requirement("PIT-04")
     @pytest.mark.parametrize("existing", [True, False])
     @pytest.mark.parametrize(
         "parameters",
@@ -207,8 +212,9 @@ class TestCreate:
         if existing:
             await create(controller)
         count = rds.execs()
-        with pytest.raises(InvalidParameter):
+        with pytest.raises(InvalidParameter) as caught:
             await create(controller, parameters=parameters)
+        assert caught.value.code == Code.INVALID_ARGUMENT
         assert rds.execs() == count
 
     @pytest.mark.parametrize(

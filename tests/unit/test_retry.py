@@ -71,6 +71,7 @@ async def test_exhausts_five_attempts_with_four_waits_of_1_2_4_8() -> None:
         assert nominal <= wait < nominal * 1.1 + 1e-6
 
 
+@pytest.mark.requirement("OPEN-04")
 @pytest.mark.requirement("CONN-02")
 @pytest.mark.requirement("ANTI-02")
 async def test_the_waits_have_jitter_within_its_bounds() -> None:

@@ -304,6 +304,7 @@ async def test_a_failure_does_not_undo_what_was_there(calls: Calls, host: FakeHo
     assert list(host.connections) == [nqn(VOLUME)]
 
 
+@pytest.mark.requirement("PIT-01")
 async def test_a_stuck_program_keeps_what_it_works_on(
     calls: Calls, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -477,6 +478,8 @@ async def test_a_bad_request_is_refused_before_anything(
     assert host.steps.passed == []
 
 
+@pytest.mark.requirement("NODE-01")
+@pytest.mark.requirement("PIT-04")
 async def test_a_bad_size_or_timer_is_refused(calls: Calls, host: FakeHost) -> None:
     for size in ("", "-1", "1.5", "1e9", "9" * 30, "½"):
         with pytest.raises(InvalidRequest, match="size"):

@@ -193,6 +193,7 @@ async def test_reading_ends_with_its_caller_and_is_cancelled_once(operations):
 # What cannot be ended keeps its volume locked.
 
 
+@pytest.mark.requirement("PIT-01")
 @pytest.mark.parametrize("wrap", ["plain", "cause", "context", "group"])
 async def test_a_stuck_program_keeps_the_lock_until_it_is_gone(operations, wrap):
     gone = asyncio.Event()
