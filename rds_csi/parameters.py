@@ -234,7 +234,7 @@ KEYS: Final[Mapping[str, Key]] = {
     "nvmeAddress": Key(
         "an IP address",
         "where the RDS exports volumes to the nodes",
-        "The network of this address carries the data. Publishing again takes the present one.",
+        "Its network carries the data. A volume keeps the address it was made with.",
         _address,
         "nvme_address",
     ),

@@ -1,0 +1,328 @@
+"""The end of the whole process: in order, within its budget, and hard where a task hangs.
+
+Real processes with real programs: an ``nvme`` of ours that refuses, hangs, or will not die, and
+a sysfs without any controller.
+"""
+
+import asyncio
+import contextlib
+import json
+import os
+import signal
+import stat
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+import grpc
+import pytest
+
+from rds_csi.config import DriverConfig
+from rds_csi.csi import v1 as csi
+from rds_csi.driver import _CLOSE_BUDGET
+
+PREFIX: Final = "nqn.2000-02.com.mikrotik"
+KUBELETS_PATIENCE: Final = 30.0
+"""Seconds: a pod's default terminationGracePeriodSeconds."""
+
+NODE: Final = """
+import os, signal, sys
+from pathlib import Path
+from rds_csi import cli, process
+from rds_csi.nvme.connector import Connector
+from rds_csi.nvme.sysfs import Sysfs
+
+root, unkillable, *arguments = sys.argv[1:]
+path = f"{root}/bin:{process.ENVIRONMENT['PATH']}"
+process.ENVIRONMENT = {**process.ENVIRONMENT, "PATH": path}
+Connector.__init__.__kwdefaults__["fabrics"] = Path(root, "fabrics")
+Sysfs.__init__.__defaults__ = (Path(root, "sys"),)
+if unkillable:
+    process.SubprocessRunner.__init__.__kwdefaults__["signal_group"] = lambda pid, number: None
+cli.main(arguments)
+"""
+
+STUBBORN: Final = """
+import asyncio, sys
+from pathlib import Path
+from rds_csi import driver
+from rds_csi.config import DriverConfig
+
+async def stubborn():
+    print("stubborn runs", flush=True)
+    while True:
+        try:
+            await asyncio.sleep(3600)
+        except asyncio.CancelledError:
+            pass
+
+class Driver(driver.Driver):
+    def __init__(self, *settings):
+        super().__init__(*settings)
+        self._parts.append(driver.Part(service=None, background={"stubborn": stubborn}))
+
+driver.Driver = Driver
+driver._CLOSE_BUDGET = 1.0
+config = DriverConfig(endpoint=Path(sys.argv[1]), cluster_id="test", drain_budget=1.0)
+sys.exit(driver.run(config, None, None))
+"""
+
+NVME: Final = {
+    "refuses": "echo 'Failed to write to /dev/nvme-fabrics: Connection refused' >&2; exit 1",
+    "hangs": "trap '' TERM; sleep 600 & sleep 600; sleep 600",
+    "cannot be killed": "exec sleep 600",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Process:
+    root: Path
+    child: asyncio.subprocess.Process
+
+    @property
+    def socket(self) -> Path:
+        return self.root / "csi.sock"
+
+    def lines(self) -> list[dict[str, object]]:
+        """What it has logged."""
+        text = (self.root / "log").read_text()
+        return [json.loads(line) for line in text.splitlines() if line.startswith("{")]
+
+    def events(self) -> list[object]:
+        """The lines of its log, by name."""
+        return [line["event"] for line in self.lines()]
+
+    def connects(self) -> list[int]:
+        """The process ids of the ``nvme connect`` it has started."""
+        file = self.root / "connects"
+        return [int(line) for line in file.read_text().splitlines()] if file.exists() else []
+
+    def records(self) -> list[Path]:
+        """What it remembers of staged volumes."""
+        return list(self.root.glob("state/*"))
+
+    async def end(self, within: float) -> tuple[int, float]:
+        """Its exit status after SIGTERM, and how long that took."""
+        began = time.monotonic()
+        self.child.send_signal(signal.SIGTERM)
+        async with asyncio.timeout(within):
+            status = await self.child.wait()
+        return status, time.monotonic() - began
+
+
+def alive(pid: int) -> bool:
+    try:
+        state = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+    return state not in "ZX"
+
+
+def of_session(session: int) -> list[int]:
+    """The living processes of a session, which is what the runner makes of each program."""
+    found = []
+    for entry in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            fields = entry.read_text().rpartition(")")[2].split()
+            if int(fields[3]) == session and fields[0] not in "ZX":
+                found.append(int(entry.parent.name))
+    return found
+
+
+@contextlib.asynccontextmanager
+async def started(root: Path, *arguments: str) -> AsyncIterator[Process]:
+    with (root / "log").open("ab") as log:
+        child = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", *arguments, stdin=asyncio.subprocess.DEVNULL,
+            stdout=log, stderr=log,
+        )  # fmt: skip
+    process = Process(root, child)
+    try:
+        async with asyncio.timeout(60):
+            while not process.socket.exists():
+                assert child.returncode is None, (root / "log").read_text()
+                await asyncio.sleep(0.02)
+        yield process
+    finally:
+        if child.returncode is None:
+            child.kill()
+        await child.wait()
+        for pid in process.connects():
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(pid, signal.SIGKILL)
+
+
+@contextlib.asynccontextmanager
+async def node(root: Path, behaviour: str) -> AsyncIterator[Process]:
+    """A node whose ``nvme connect`` behaves like that."""
+    for directory in ("bin", "kubelet", "sys"):
+        (root / directory).mkdir()
+    (root / "fabrics").touch()
+    program = root / "bin" / "nvme"
+    program.write_text(f"#!/bin/sh\necho $$ >>{root}/connects\n{NVME[behaviour]}\n")
+    program.chmod(program.stat().st_mode | stat.S_IXUSR)
+    arguments = [
+        "node",
+        f"--endpoint={root}/csi.sock",
+        "--cluster-id=test",
+        "--node-id=node-1",
+        f"--kubelet-dir={root}/kubelet",
+        f"--state-dir={root}/state",
+        "--drain-budget=2",
+        "--connects=4",
+    ]
+    unkillable = "yes" if behaviour == "cannot be killed" else ""
+    async with started(root, NODE, str(root), unkillable, *arguments) as process:
+        yield process
+
+
+def volume(number: int) -> str:
+    return f"pvc-{number:028x}"
+
+
+def request(root: Path, number: int) -> csi.NodeStageVolumeRequest:
+    staging = root / "kubelet" / str(number)
+    staging.mkdir(exist_ok=True)
+    nqn = f"{PREFIX}:{volume(number)}"
+    return csi.NodeStageVolumeRequest(
+        volume_id=volume(number),
+        publish_context={"nvmeAddress": "192.0.2.1", "nvmePort": "4420", "nqn": nqn},
+        staging_target_path=str(staging),
+        volume_capability=csi.VolumeCapability(
+            mount=csi.VolumeCapabilityMountVolume(fs_type="ext4"),
+            access_mode=csi.VolumeCapabilityAccessMode(
+                mode=csi.VolumeCapabilityAccessModeMode.SINGLE_NODE_WRITER
+            ),
+        ),
+    )
+
+
+@contextlib.asynccontextmanager
+async def staging(process: Process) -> AsyncIterator[grpc.aio.UnaryUnaryMultiCallable]:
+    """NodeStageVolume as the kubelet calls it; grpclib's client drops its calls at a GOAWAY."""
+    async with grpc.aio.insecure_channel(f"unix://{process.socket}") as channel:
+        yield channel.unary_unary(
+            "/csi.v1.Node/NodeStageVolume",
+            request_serializer=bytes,
+            response_deserializer=csi.NodeStageVolumeResponse.parse,
+        )
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    """Wait for what another process does."""
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110 - nobody tells us
+            await asyncio.sleep(0.02)
+
+
+async def until_connects(process: Process, count: int) -> None:
+    await until(lambda: len(process.connects()) >= count)
+
+
+async def code_of(call: object) -> grpc.StatusCode:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call  # type: ignore[misc]  # grpc has no types
+    code = caught.value.code()
+    assert isinstance(code, grpc.StatusCode)
+    return code
+
+
+def test_the_budgets_are_within_the_kubelets_patience(tmp_path: Path) -> None:
+    config = DriverConfig(endpoint=tmp_path / "csi.sock", cluster_id="test")
+    assert config.drain_budget + _CLOSE_BUDGET <= KUBELETS_PATIENCE - 5
+
+
+async def test_a_task_that_swallows_cancellation_is_cut_off(tmp_path: Path) -> None:
+    async with started(tmp_path, STUBBORN, str(tmp_path / "csi.sock")) as process:
+        await until(lambda: "stubborn runs" in (tmp_path / "log").read_text())
+        status, seconds = await process.end(within=20)
+    log = (tmp_path / "log").read_text()
+    assert status == os.EX_SOFTWARE == 70
+    assert seconds >= 2, "it did not even wait for its budgets"
+    assert "hard exit" in log
+    assert "stubborn" in log.rpartition("hard exit")[2]
+
+
+async def test_the_successor_of_a_hard_exit_serves(tmp_path: Path) -> None:
+    async with started(tmp_path, STUBBORN, str(tmp_path / "csi.sock")) as process:
+        process.child.kill()
+        await process.child.wait()
+    assert process.socket.exists()
+    async with started(tmp_path, STUBBORN, str(tmp_path / "csi.sock")) as process:
+        async with asyncio.timeout(20):
+            while (tmp_path / "log").read_text().count("stubborn runs") < 2:
+                assert process.child.returncode is None
+                await asyncio.sleep(0.02)
+
+
+@pytest.mark.requirement("PIT-01")
+@pytest.mark.parametrize("behaviour", list(NVME))
+async def test_fifty_stages_under_way_do_not_hold_the_end(tmp_path: Path, behaviour: str) -> None:
+    async with node(tmp_path, behaviour) as process, staging(process) as stage:
+        calls = [
+            asyncio.ensure_future(stage(request(tmp_path, number), timeout=60))
+            for number in range(50)
+        ]
+        # Where connects are refused at once, the second round of a volume is in its retries.
+        await until_connects(process, 60 if behaviour == "refuses" else 4)
+        status, _ = await process.end(within=2 + _CLOSE_BUDGET)
+        codes = [await code_of(call) for call in calls]
+        started_connects = process.connects()
+        left = [pid for connect in started_connects for pid in of_session(connect)]
+    assert status == 0, (tmp_path / "log").read_text()[-4000:]
+    assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
+    assert bool(left) == (behaviour == "cannot be killed")
+    assert process.records() == []
+    assert not process.socket.exists()
+    events = process.events()
+    assert events[-1] == "stopped"
+    assert "hard exit: these tasks do not end" not in events
+
+
+@pytest.mark.requirement("PIT-01")
+async def test_a_program_that_cannot_be_killed_locks_its_volume_and_no_other(
+    tmp_path: Path,
+) -> None:
+    async with node(tmp_path, "cannot be killed") as process, staging(process) as stage:
+        first = asyncio.ensure_future(stage(request(tmp_path, 1), timeout=1.5))
+        await until_connects(process, 1)
+        assert await code_of(first) is grpc.StatusCode.DEADLINE_EXCEEDED
+        (stuck,) = process.connects()
+        await until(lambda: "volume stays locked" in process.events())
+
+        # Again: the volume is locked. Another: its connect begins while the first one hangs.
+        assert await code_of(stage(request(tmp_path, 1), timeout=10)) is grpc.StatusCode.ABORTED
+        (tmp_path / "bin" / "nvme").write_text(
+            f"#!/bin/sh\necho $$ >>{tmp_path}/connects\necho 'Permission denied' >&2; exit 1\n"
+        )
+        other = await code_of(stage(request(tmp_path, 2), timeout=20))
+        assert other is grpc.StatusCode.UNAVAILABLE
+        assert len(process.connects()) == 2
+        assert alive(stuck)
+
+        # The program ends after all: the volume is free again.
+        os.killpg(stuck, signal.SIGKILL)
+        await until(lambda: "volume unlocked" in process.events())
+        again = await code_of(stage(request(tmp_path, 1), timeout=20))
+        assert again is grpc.StatusCode.UNAVAILABLE
+        assert len(process.connects()) == 3
+
+
+@pytest.mark.requirement("NODE-03")
+async def test_clean_up_comes_before_serving(tmp_path: Path) -> None:
+    async with node(tmp_path, "refuses") as process:
+        events = process.events()
+        assert events.index("looked for orphaned connections") < events.index("listening")
+
+
+@pytest.mark.requirement("NODE-03")
+async def test_clean_up_that_fails_does_not_hold_up_the_start(tmp_path: Path) -> None:
+    (tmp_path / "state").write_text("not a directory")
+    async with node(tmp_path, "refuses") as process:
+        events = process.events()
+        failed = events.index("clean-up of connections at the start failed")
+        assert process.lines()[failed]["level"] == "warning"
+        assert failed < events.index("listening")
