@@ -15,8 +15,8 @@ shift 2
 # Not the host's: what is left behind by tests must vanish with the machine.
 mount -t tmpfs -o mode=1777 tmpfs /tmp
 
-# The same directories, but with the guest's page cache: an import of some hundred modules over
-# an uncached 9p takes twice as long. Nobody writes to them while the machine runs.
+# The same directories, but with the guest's page cache: over an uncached 9p, every start of a
+# program reads all of it again. Nobody writes to them while the machine runs.
 number=0
 for path in "$@"; do
     number=$((number + 1))

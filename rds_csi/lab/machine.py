@@ -174,15 +174,11 @@ class Lab:
 
 
 def cached_directories() -> list[Path]:
-    """The directories most files are read from: our code, the environment, Python's library."""
+    """The directories nearly everything is read from: programs, Python's library, our code."""
     package = Path(__file__).resolve().parents[2]
     library = Path(sysconfig.get_path("stdlib"))
-    wanted = {path.resolve() for path in (package, Path(sys.prefix), library)}
-    return sorted(
-        path
-        for path in wanted
-        if not any(other in path.parents for other in wanted) and path != Path("/")
-    )
+    wanted = {path.resolve() for path in (Path("/usr"), library, Path(sys.prefix), package)}
+    return sorted(path for path in wanted if not any(other in path.parents for other in wanted))
 
 
 def _vng() -> Path:

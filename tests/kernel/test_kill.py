@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 import pytest
-from grpclib.exceptions import GRPCError, StreamTerminatedError
+from grpclib.exceptions import StreamTerminatedError
 
 from rds_csi.csi import v1 as csi
 from rds_csi.demo import data
@@ -21,14 +21,12 @@ from rds_csi.demo.kubelet import Claim, Kubernetes
 from tests.lab import node
 from tests.lab.processes import Driver
 from tests.lab.shims import Fate, Shims
+from tests.lab.waiting import converge
 from tests.lab.world import KUBELET, MIB, PREFIX, World, claim
 
 PROGRAMS: Final = ("nvme", "mkfs.ext4", "mkfs.xfs", "mount", "umount", "blkid", "resize2fs",
                    "e2fsck", "xfs_growfs", "xfs_repair", "dd", "blockdev", "modprobe",
                    "tune2fs", "xfs_admin", "fsck.ext4")  # fmt: skip
-REPEATS: Final = 10
-"""Calls after which an operation must have converged."""
-
 pytestmark = pytest.mark.timeout(900)
 
 
@@ -140,20 +138,6 @@ class Killer:
         self.disarm()
         assert self._driver.running()
         return ""
-
-
-async def converge(call: Callable[[], Awaitable[None]], step: str) -> None:
-    """Repeat the call as the kubelet does, until it succeeds."""
-    errors = []
-    for _ in range(REPEATS):
-        try:
-            await call()
-        except GRPCError as error:
-            errors.append(f"{error.status.name}: {error.message}")
-            await asyncio.sleep(0.5)
-        else:
-            return
-    pytest.fail(f"after a kill at {step!r} it does not converge: {errors}")
 
 
 MOMENTS: Final = ["before-effect", "program-lives", "program-dies"]

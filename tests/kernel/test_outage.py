@@ -7,13 +7,15 @@ import pytest
 from rds_csi.demo import data
 from rds_csi.demo.kubelet import Kubernetes
 from tests.lab import node
+from tests.lab.waiting import until
 from tests.lab.world import KUBELET, MIB, PREFIX, World, claim
 
 
-async def until_state(state: str, *, seconds: float = 60) -> None:
-    async with asyncio.timeout(seconds):
-        while {controller.state for controller in node.controllers(PREFIX)} != {state}:  # noqa: ASYNC110 - sysfs sets no event
-            await asyncio.sleep(0.1)
+async def until_state(state: str) -> None:
+    await until(
+        lambda: {controller.state for controller in node.controllers(PREFIX)} == {state},
+        f"the controller is {state}",
+    )
 
 
 @pytest.mark.parametrize("access", ["ext4", "xfs", "block"])

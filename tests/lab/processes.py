@@ -10,6 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
+from tests.lab.waiting import until
+
 START_BUDGET: Final = 60.0
 STOP_BUDGET: Final = 40.0
 
@@ -36,9 +38,7 @@ class Zygote:
         return int(self._process.stdout.readline())
 
     def close(self) -> None:
-        assert self._process.stdin is not None
-        self._process.stdin.close()
-        self._process.wait(timeout=30)
+        self._process.communicate(timeout=30)
 
 
 class Driver:
@@ -62,6 +62,10 @@ class Driver:
             while not await self._answers():
                 assert self.running(), f"the driver ended:\n{self.tail()}"
                 await asyncio.sleep(0.05)
+
+    @property
+    def pid(self) -> int:
+        return self._pid
 
     def running(self) -> bool:
         return self._pid != 0 and Path(f"/proc/{self._pid}").exists()
@@ -105,7 +109,5 @@ class Driver:
         return True
 
     async def _gone(self, budget: float) -> None:
-        async with asyncio.timeout(budget):
-            while self.running():  # noqa: ASYNC110 - another process sets no event
-                await asyncio.sleep(0.02)
+        await until(lambda: not self.running(), "the driver ends", seconds=budget)
         self._pid = 0

@@ -6,12 +6,13 @@ it ``lives`` on to its end, as on a host, or ``dies`` too, as when a container i
 """
 
 import stat
+import subprocess
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Final, Literal
 
 PLACE: Final = Path("/usr/local/sbin")
-"""First in the driver's PATH; in the lab it is the guest's own."""
+"""First in the driver's PATH."""
 
 Fate = Literal["lives", "dies"]
 
@@ -39,8 +40,9 @@ class Shims:
     def __init__(self, programs: Iterable[str], folder: Path) -> None:
         self._plan = folder / "shims"
         self._calls = folder / "shims.calls"
-        self._paths = [PLACE / name for name in programs]
-        for path in self._paths:
+        # The directory is the host's, and read-only.
+        subprocess.run(["mount", "-t", "tmpfs", "tmpfs", str(PLACE)], check=True)
+        for path in [PLACE / name for name in programs]:
             path.write_text(_SHIM.format(plan=self._plan, name=path.name))
             path.chmod(path.stat().st_mode | stat.S_IXUSR)
 
@@ -55,5 +57,4 @@ class Shims:
         return self._calls.read_text().splitlines() if self._calls.exists() else []
 
     def remove(self) -> None:
-        for path in self._paths:
-            path.unlink()
+        subprocess.run(["/usr/bin/umount", str(PLACE)], check=True)

@@ -9,7 +9,7 @@ from rds_csi.demo.kubelet import Claim, Kubernetes
 from tests.lab import node
 from tests.lab.world import claim
 
-SLACK = 2.0
+SLACK = 3.0
 """Seconds that an emulated processor, shared with others, may add to any time."""
 
 

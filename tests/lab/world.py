@@ -75,7 +75,7 @@ class World:
 
     async def close(self) -> None:
         for driver in self.drivers:
-            with contextlib.suppress(TimeoutError):
+            with contextlib.suppress(AssertionError):
                 await driver.stop()
             if driver.running():
                 await driver.kill()
