@@ -63,8 +63,9 @@ PACKAGES: Final[Mapping[str, str]] = {
 
 TERM_GRACE: Final = 0.5
 """Seconds a program has to end by itself after SIGTERM."""
-KILL_GRACE: Final = 1.0
-"""Seconds after SIGKILL until a program counts as stuck."""
+KILL_GRACE: Final = 3.0
+"""Seconds after SIGKILL until a program counts as stuck. Leaving the kernel takes a while: an
+``nvme connect`` that was killed on a busy machine was seen to take more than one."""
 OUTPUT_LIMIT: Final = 1024 * 1024
 """Bytes kept of each output; what comes after them is read and dropped."""
 STUCK_LIMIT: Final = 32

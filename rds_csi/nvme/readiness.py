@@ -24,7 +24,7 @@ class Timings:
     ``poll`` is the pause between two looks into sysfs.
     """
 
-    connect: float = 20.0
+    connect: float = 30.0
     appear: float = 20.0
     rescan: float = 1.0
     probe: float = 10.0

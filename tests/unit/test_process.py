@@ -355,6 +355,9 @@ async def main():
     task = asyncio.create_task(runner.run(["sh", "-c", script], timeout=60))
     while not (file.exists() and file.read_text()):
         await asyncio.sleep(0.01)
+    # The program may run before asyncio has its pipes; cancelled just then, asyncio 3.11 itself
+    # waits for ever. Only the end of the loop can do that, and close() comes before it.
+    await asyncio.sleep(0.5)
 
 asyncio.run(main())
 """

@@ -118,7 +118,7 @@ async def test_with_settings_it_is_bounded_in_time(kernel: Kernel) -> None:
     with pytest.raises(DriverError, match="killed") as caught:
         await kernel.connector().connect_with_config(TARGET, ConnectionConfig())
     assert caught.value.transient
-    assert now() == pytest.approx(20)
+    assert now() == pytest.approx(30)
 
 
 @pytest.mark.requirement("CTOR-03")
