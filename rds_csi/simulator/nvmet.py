@@ -43,6 +43,8 @@ class Nvmet:
         self._lock = asyncio.Lock()
         self._boot = 0
         self._cut: set[int] = set()
+        self._all_cut = False
+        """Whether exports that are made from now on are cut off, too."""
         self._ports: dict[int, Path] = {}
         self._made: set[Path] = set()
         """The ports and hosts that were made here."""
@@ -86,12 +88,14 @@ class Nvmet:
     async def cut(self, disk: int | None) -> None:
         """Take exports off their port: connections break, and attempts are refused."""
         chosen = set(self.exports) if disk is None else {disk}
+        self._all_cut |= disk is None
         self._cut |= chosen
         await self._locked(lambda: self._unlink(chosen))
 
     async def restore(self, disk: int | None) -> None:
         """Put them back."""
         chosen = set(self._cut) if disk is None else {disk}
+        self._all_cut = False
         self._cut -= chosen
         await self._locked(lambda: self._link(chosen))
 
@@ -113,6 +117,8 @@ class Nvmet:
             raise RuntimeFault(NQN_IN_USE)
         if old:
             self._unexport(export.disk)
+        elif self._all_cut:
+            self._cut.add(export.disk)
         self.exports[export.disk] = export
         try:
             self._make_subsystem(export)
@@ -160,7 +166,6 @@ class Nvmet:
     def _unexport(self, disk: int) -> None:
         export = self.exports.pop(disk)
         self._remove_subsystem(self._subsystem(export.nqn))
-        self._cut.discard(disk)
 
     def _remove_subsystem(self, subsystem: Path) -> None:
         for port in self._configfs.names(self._configfs.root / "ports"):
@@ -221,6 +226,7 @@ class Nvmet:
         self._made.clear()
         self._ports.clear()
         self._cut.clear()
+        self._all_cut = False
 
     def _remove_leftovers(self) -> None:
         """Remove subsystems whose file is under our root and that we do not know."""

@@ -124,11 +124,18 @@ async def test_cut_and_restore(rds: Simulator, configfs: FakeConfigFs) -> None:
     assert configfs.tree()["port 1"] == both
     await rds.cut()
     assert configfs.tree()["port 1"] == []
-    # What is changed while cut off stays cut off.
+    # What is changed or made while cut off stays cut off.
     await rds.run("/disk/set a nvme-tcp-server-allow-host-name=nqn.host")
+    await rds.run("/disk/set b nvme-tcp-export=no; /disk/set b nvme-tcp-export=yes")
+    await rds.run(ADD.replace("slot=a", "slot=c").replace("a.img", "c.img").replace(":a", ":c"))
     assert configfs.tree()["port 1"] == []
     await rds.restore()
-    assert configfs.tree()["port 1"] == both
+    assert configfs.tree()["port 1"] == [*both, NQN.replace(":a", ":c")]
+    await rds.cut("a")
+    await rds.run("/disk/set a nvme-tcp-server-port=4421")
+    assert NQN not in [*configfs.tree()["port 1"], *configfs.tree().get("port 2", [])]
+    await rds.restore("a")
+    assert configfs.tree()["port 2"] == [NQN]
 
 
 async def test_a_reboot_changes_controller_ids_and_keeps_identity(
