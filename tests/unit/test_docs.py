@@ -1,6 +1,8 @@
 """The documents that are made of other things are up to date, and their maker can fail."""
 
+import ast
 import re
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -129,3 +131,63 @@ def test_the_io_timeout_is_refused_with_its_reason() -> None:
     for key in parameters.NOT_OFFERED:
         assert key not in KEYS
         assert f"- `{key}`: " in generate.parameters()
+
+
+OPERATIONS = (generate.DOCS / "operations.md").read_text()
+PACKAGE = generate.DOCS.parent / "rds_csi"
+
+
+def sources() -> Iterator[ast.AST]:
+    """Everything in the driver's own code."""
+    for file in PACKAGE.rglob("*.py"):
+        if not {"simulator", "demo", "lab", "csi"} & set(file.relative_to(PACKAGE).parts):
+            yield from ast.walk(ast.parse(file.read_text()))
+
+
+def table(heading: str) -> list[str]:
+    """The first cells of the table under the heading."""
+    section = OPERATIONS.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    rows = [line for line in section.splitlines() if line.startswith("| ")]
+    return [row.split(" | ")[0].removeprefix("| ") for row in rows[1:]]
+
+
+def test_every_health_reason_has_its_advice() -> None:
+    reasons = {
+        ast.literal_eval(node.args[1])
+        for node in sources()
+        if isinstance(node, ast.Call)
+        and isinstance(node.func, ast.Name)
+        and node.func.id in ("Ailment", "StorageAilment")
+    }
+    documented = [cell.strip("`") for cell in table("What each health reason means")]
+    assert len(reasons) > 8
+    assert sorted(documented) == sorted(reasons)
+
+
+def test_the_error_texts_are_the_drivers() -> None:
+    said = "\n".join(
+        node.value
+        for node in sources()
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    )
+    texts = [
+        text for cell in table("Important error texts") for text in re.findall(r"`([^`]+)`", cell)
+    ]
+    assert len(texts) > 20
+    missing = [
+        part
+        for text in texts
+        for part in text.split("…")
+        if part.strip() and part.strip() not in said
+    ]
+    assert missing == []
+
+
+def test_links_lead_somewhere() -> None:
+    broken = [
+        f"{document.name}: {link}"
+        for document in [*generate.DOCS.rglob("*.md"), generate.DOCS.parent / "README.md"]
+        for link in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", document.read_text())
+        if not (document.parent / link).exists()
+    ]
+    assert broken == []
