@@ -1,0 +1,92 @@
+"""Who may do what: each sidecar what its own repository says it needs, and nobody more."""
+
+import itertools
+import tomllib
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.chart.conftest import BASE, Chart, merged, one
+
+TABLE: dict[str, Any] = tomllib.loads((Path(__file__).with_name("sidecars.toml")).read_text())
+Permission = tuple[str, str, str]
+"""Group, resource, verb."""
+OPTIONS = ("storageCapacity", "snapshotter", "health-monitor")
+
+
+def values(options: Iterable[str]) -> dict[str, Any]:
+    on = set(options)
+    return merged(
+        BASE,
+        {
+            "storageCapacity": {"enabled": "storageCapacity" in on},
+            "sidecars": {
+                "snapshotter": {"enabled": "snapshotter" in on},
+                "healthMonitor": {"enabled": "health-monitor" in on},
+            },
+        },
+    )
+
+
+def written(rules: Iterable[str]) -> set[Permission]:
+    result = set()
+    for rule in rules:
+        subject, _, verbs = rule.partition(": ")
+        group, resource = subject.split(" ")
+        result |= {("" if group == "core" else group, resource, verb) for verb in verbs.split()}
+    return result
+
+
+def needed(name: str, options: Iterable[str]) -> set[Permission]:
+    """What the table grants a sidecar, with these options on."""
+    permissions = written(TABLE[name]["rules"])
+    for without in TABLE[name].get("without", []):
+        assert written(without["rules"]) <= permissions, "leaves out what is not there"
+        assert without["why"]
+    for without in TABLE[name].get("without", []):
+        if without.get("unless") not in options:
+            permissions -= written(without["rules"])
+    return permissions
+
+
+def granted(role: dict[str, Any]) -> set[Permission]:
+    assert all(set(rule) == {"apiGroups", "resources", "verbs"} for rule in role["rules"])
+    return {
+        permission
+        for rule in role["rules"]
+        for permission in itertools.product(rule["apiGroups"], rule["resources"], rule["verbs"])
+    }
+
+
+@pytest.fixture(params=[subset for n in range(4) for subset in itertools.combinations(OPTIONS, n)])
+def options(request: pytest.FixtureRequest) -> tuple[str, ...]:
+    return request.param  # type: ignore[no-any-return]
+
+
+def test_each_role_is_the_sidecars_own(chart: Chart, options: tuple[str, ...]) -> None:
+    objects = chart.objects(values(options))
+    sidecars = {"provisioner", "attacher", "resizer", *(set(options) - {"storageCapacity"})}
+    roles = {
+        each["metadata"]["name"].removeprefix("rds-rds-csi-"): each
+        for each in objects
+        if each["kind"] == "ClusterRole"
+    }
+    assert set(roles) == sidecars
+    for name, role in roles.items():
+        assert granted(role) == needed(name, options), name
+    assert granted(one(objects, "Role")) == needed("namespace", options)
+
+
+def test_the_controllers_account_alone_is_bound(chart: Chart, options: tuple[str, ...]) -> None:
+    bindings = [each for each in chart.objects(values(options)) if "roleRef" in each]
+    account = {"kind": "ServiceAccount", "name": "rds-rds-csi-controller", "namespace": "storage"}
+    assert all(each["subjects"] == [account] for each in bindings)
+
+
+def test_nobody_reads_secrets_or_has_wildcards() -> None:
+    for name in TABLE:
+        for group, resource, verb in written(TABLE[name].get("rules", [])):
+            assert "*" not in (group, resource, verb)
+            assert resource != "secrets"
