@@ -11,8 +11,12 @@ import pytest
 from docs import generate
 from docs.generate import Proof, Unproven
 from rds_csi import parameters
+from rds_csi.config import DriverConfig, NodeConfig
 from rds_csi.errors import InvalidParameter
-from rds_csi.parameters import KEYS, VolumeParameters
+from rds_csi.nvme import reaper
+from rds_csi.nvme.readiness import Timings
+from rds_csi.parameters import KEYS, ConnectionConfig, VolumeParameters
+from rds_csi.retry import RetryPolicy
 
 SOURCE: dict[str, Any] = {
     "group": [
@@ -144,11 +148,16 @@ def sources() -> Iterator[ast.AST]:
             yield from ast.walk(ast.parse(file.read_text()))
 
 
+def rows(heading: str) -> list[list[str]]:
+    """The cells of the table under the heading, by row."""
+    section = OPERATIONS.partition(f"## {heading}\n")[2].partition("\n## ")[0]
+    lines = [line for line in section.splitlines() if line.startswith("| ")]
+    return [line.strip("| ").split(" | ") for line in lines[1:]]
+
+
 def table(heading: str) -> list[str]:
     """The first cells of the table under the heading."""
-    section = OPERATIONS.partition(f"## {heading}\n")[2].partition("\n## ")[0]
-    rows = [line for line in section.splitlines() if line.startswith("| ")]
-    return [row.split(" | ")[0].removeprefix("| ") for row in rows[1:]]
+    return [cells[0] for cells in rows(heading)]
 
 
 def test_every_health_reason_has_its_advice() -> None:
@@ -181,6 +190,29 @@ def test_the_error_texts_are_the_drivers() -> None:
         if part.strip() and part.strip() not in said
     ]
     assert missing == []
+
+
+def test_the_timers_are_the_drivers() -> None:
+    told = {cells[0]: cells[1] for cells in rows("Which timer does what")}
+    timings, retry, node = Timings(), RetryPolicy(), NodeConfig(node_id="node-1")
+    driver = DriverConfig(endpoint=Path("/csi.sock"), cluster_id="test")
+    waits = [f"{retry.initial * retry.factor**i:g}" for i in range(retry.attempts - 1)]
+    assert told["connect"] == f"{timings.connect:g} s"
+    assert told["device"] == f"{timings.appear:g} s"
+    assert told["disconnect"] == f"{timings.disconnect:g} s, then {timings.gone:g} s to be gone"
+    assert told["attempts"] == (
+        f"{retry.attempts}, waits of {', '.join(waits)} s, each up to {retry.jitter:.0%} longer"
+    ).replace("%", " %")
+    assert told["`--connects`"] == str(node.connects)
+    assert told["`--operation-timeout`"] == f"{driver.operation_timeout:g} s"
+    assert told["`--drain-budget`"] == f"{driver.drain_budget:g} s"
+    assert told["start-up search"] == f"{reaper.START_LIMIT:g} s"
+    assert told["`--reap-interval`, `--reap-grace`"] == (
+        f"{node.reap_interval:g} s, {node.reap_grace:g} s"
+    )
+    context = ConnectionConfig().to_context()
+    assert told["`ctrlLossTmo`"] == context["ctrlLossTmo"]
+    assert told["`reconnectDelay`"] == f"{context['reconnectDelay']} s"
 
 
 def test_links_lead_somewhere() -> None:
