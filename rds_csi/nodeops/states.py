@@ -16,6 +16,7 @@ log = structlog.get_logger(__name__)
 
 LIVE: Final = "live"
 READ_ONLY: Final = "read_only"
+STALE_MOUNT: Final = "stale_mount"
 NO_DEVICE: Final = "no_device"
 DISCONNECTED: Final = "disconnected"
 LEFT_OVER: Final = "left_over"
@@ -28,7 +29,8 @@ class Look:
 
     A state is the kernel's word for the controller (``live``, ``connecting`` and so on), or
     ``read_only``: live, but the kernel met an error and its file system takes no writes;
-    ``no_device``: live without a block device; ``disconnected``: mounted without a connection;
+    ``stale_mount``: live, but mounted is a device that it no longer is; ``no_device``: live
+    without a block device; ``disconnected``: mounted without a connection;
     ``left_over``: neither, as a reboot leaves the record of a volume that has moved away.
     """
 
@@ -87,9 +89,12 @@ class VolumeStates:
         if not live:
             # "deleting (no IO)" is a stage of deleting.
             return connections[0].state.partition(" ")[0]
-        if not self._sysfs.devices(live):
+        devices = {device.devno for device in self._sysfs.devices(live)}
+        if not devices:
             return NO_DEVICE
-        mount = mounts.get(staged.staging_path)
+        mount = mounts.get(staged.staging_path) if staged.fs_type else None
+        if mount is not None and mount.devno not in devices:
+            return STALE_MOUNT
         if mount is not None and mount.file_system_read_only and not staged.read_only:
             return READ_ONLY
         return LIVE

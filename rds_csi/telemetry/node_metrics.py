@@ -18,6 +18,7 @@ VOLUME_STATES: Final = (
     "deleting",
     "dead",
     "read_only",
+    "stale_mount",
     "no_device",
     "disconnected",
     "left_over",

@@ -112,6 +112,7 @@ class Host:
         self.store = StagingStore(directory / "state")
         self.table = directory / "mountinfo"
         self.mounted = {}
+        self.minor = 1
         self.mount()
         mounts = Mounts(SubprocessRunner(), table=self.table)
         self.states = VolumeStates(self.store, Kernel(tree).sysfs, mounts, HOST_NQN)
@@ -121,14 +122,19 @@ class Host:
             self.mounted[point] = mode
         self.table.write_text(
             "".join(
-                f"{number} 1 259:1 / {point} rw - ext4 /dev/nvme0n1 {mode}\n"
+                f"{number} 1 259:{self.minor} / {point} rw - ext4 /dev/nvme0n1 {mode}\n"
                 for number, (point, mode) in enumerate(self.mounted.items(), 20)
             )
         )
 
     async def record(self, **changes):
         staged = StagedVolume(
-            volume=VOLUME, nqn=A, address="192.0.2.1", port=4420, staging_path="/stage"
+            volume=VOLUME,
+            nqn=A,
+            address="192.0.2.1",
+            port=4420,
+            staging_path="/stage",
+            fs_type="ext4",
         )
         await self.store.write(replace(staged, **changes))
 
@@ -196,6 +202,15 @@ async def test_a_file_system_that_the_kernel_made_read_only(host, wanted, state)
     await host.record(read_only=wanted)
     host.tree.connect(A)
     host.mount("/stage", "ro")
+    assert await host.state() == state
+
+
+@pytest.mark.parametrize(("fs_type", "state"), [("ext4", "stale_mount"), ("", "live")])
+async def test_mounted_is_a_device_that_has_gone(host, fs_type, state):
+    await host.record(fs_type=fs_type)
+    host.tree.connect(A)
+    host.minor = 7
+    host.mount("/stage")
     assert await host.state() == state
 
 
