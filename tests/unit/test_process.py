@@ -366,7 +366,7 @@ asyncio.run(main())
 def test_the_end_of_the_event_loop_leaves_no_process(tmp_path: Path) -> None:
     pid_file = tmp_path / "pid"
     ended = subprocess.run(
-        [sys.executable, "-X", "dev", "-c", LEAVES_WHILE_RUNNING, str(pid_file)],
+        [sys.executable, "-W", "always", "-c", LEAVES_WHILE_RUNNING, str(pid_file)],
         capture_output=True,
         text=True,
         check=True,
