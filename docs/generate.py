@@ -143,7 +143,8 @@ def proofs(tests: Path) -> list[Proof]:
     return [
         proof
         for file in sorted(tests.rglob("test_*.py"))
-        for proof in _in_file(file.read_text(), file.relative_to(tests).as_posix())
+        if ".requirement(" in (text := file.read_text())
+        for proof in _in_file(text, file.relative_to(tests).as_posix())
     ]
 
 
@@ -186,11 +187,9 @@ def documents() -> dict[Path, str]:
     }
 
 
-def stale(wanted: Mapping[Path, str]) -> list[str]:
-    """The names of the documents that are not what they should be."""
-    return [
-        path.name for path, text in wanted.items() if not path.exists() or path.read_text() != text
-    ]
+def stale(wanted: Mapping[Path, str]) -> list[Path]:
+    """The documents that are not what they should be."""
+    return [path for path, text in wanted.items() if not path.exists() or path.read_text() != text]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -204,11 +203,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
         sys.stderr.write(f"{error}\n")
         return 1
     changed = stale(wanted)
-    for name in changed:
+    for path in changed:
         if check:
-            sys.stderr.write(f"docs/{name} is not up to date: run python docs/generate.py\n")
+            sys.stderr.write(f"docs/{path.name} is not up to date: run python docs/generate.py\n")
         else:
-            (DOCS / name).write_text(wanted[DOCS / name])
+            path.write_text(wanted[path])
     return 1 if check and changed else 0
 
 

@@ -89,16 +89,29 @@ def test_d(): "@pytest.mark.requirement('C-02')"
 def test_check_tells_what_is_stale_and_writes_nothing(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    for document in ("parameters.md", "requirements.md"):
-        (tmp_path / document).write_text((generate.DOCS / document).read_text())
-    monkeypatch.setattr(generate, "DOCS", tmp_path)
-    assert generate.main(["--check"]) == 0
-    (tmp_path / "parameters.md").write_text("old")
-    assert generate.main(["--check"]) == 1
-    assert "docs/parameters.md is not up to date" in capsys.readouterr().err
-    assert (tmp_path / "parameters.md").read_text() == "old"
+    document = tmp_path / "parameters.md"
+    monkeypatch.setattr(generate, "documents", lambda: {document: "new"})
+    for text in (None, "old"):
+        if text is not None:
+            document.write_text(text)
+        assert generate.main(["--check"]) == 1
+        assert "docs/parameters.md is not up to date" in capsys.readouterr().err
+        assert document.exists() == (text is not None)
+    assert document.read_text() == "old"
     assert generate.main([]) == 0
+    assert document.read_text() == "new"
     assert generate.main(["--check"]) == 0
+
+
+def test_what_is_unproven_is_said_and_nothing_is_written(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def documents() -> dict[Path, str]:
+        raise Unproven("B-01 has no test")
+
+    monkeypatch.setattr(generate, "documents", documents)
+    assert generate.main([]) == 1
+    assert capsys.readouterr().err == "B-01 has no test\n"
 
 
 @pytest.mark.requirement("PIT-04")
