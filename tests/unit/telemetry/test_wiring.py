@@ -99,6 +99,21 @@ async def test_a_crashed_service_is_counted(tmp_path):
             assert (await page(port))['rds_csi_service_crashes_total{service="bad"}'] == "1.0"
 
 
+async def test_reaper_and_runner_of_the_driver_are_those_that_are_watched(tmp_path):
+    node = NodeConfig(node_id="n1", state_dir=tmp_path / "state")
+    driver = Driver(driver_config(tmp_path), None, node)
+    assert driver._metrics is not None
+    value = driver._metrics.registry.get_sample_value
+    (part,) = [part for part in driver._parts if part.prepare is not None]
+    reaper, runner = part.prepare.__self__, part.close.__self__  # type: ignore[union-attr]
+    reaper._on_disconnect(NQN)
+    assert value("rds_csi_orphans_disconnected_total") == 1
+    hanging = asyncio.create_task(asyncio.Event().wait())
+    runner._stuck.add(hanging)
+    assert value("rds_csi_stuck_programs") == 1
+    hanging.cancel()
+
+
 def test_metrics_are_off_unless_asked_for(tmp_path):
     driver = Driver(replace(driver_config(tmp_path), metrics_address=""), None, None)
     assert driver._metrics is None
