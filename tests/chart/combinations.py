@@ -1,4 +1,7 @@
-"""Ways to set the values, each over the least a user has to say. Together they touch every value."""
+"""Ways to set the values, each over the least a user has to say.
+
+Together they touch every value.
+"""
 
 from typing import Any
 
@@ -15,9 +18,11 @@ def _sidecar(name: str, **more: Any) -> dict[str, Any]:
 
 def _image(name: str, repository: str) -> dict[str, Any]:
     image = {"registry": "mirror.example:5000", "repository": repository, "digest": DIGEST}
-    return _sidecar(name, image=image, enabled=True) if name in OPTIONAL else _sidecar(
-        name, image=image
-    )
+    return _sidecar(name, image=image, **_switched_on(name))
+
+
+def _switched_on(name: str) -> dict[str, bool]:
+    return {"enabled": True} if name in OPTIONAL else {}
 
 
 def _metrics(name: str, **more: Any) -> dict[str, Any]:
@@ -63,9 +68,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
     "registry with port": {"image": {"registry": "127.0.0.1:5000"}},
     "image tags": {"image": {"controller": {"tag": "1"}, "node": {"tag": "0.2.0-rc.1"}}},
     "image digests": {"image": {"controller": {"digest": DIGEST}, "node": {"digest": DIGEST}}},
-    "repositories": {
-        "image": {"controller": {"repository": "a/b"}, "node": {"repository": "a/c"}}
-    },
+    "repositories": {"image": {"controller": {"repository": "a/b"}, "node": {"repository": "a/c"}}},
     "pull policy": {"image": {"pullPolicy": "Always"}},
     "rds by name": {"rds": {"address": "rds.example.org", "port": 2200, "user": "metal-csi"}},
     "rds by IPv6": {"rds": {"address": "fd00::", "nvmeAddress": "fd00::1", "nvmePort": 4421}},
@@ -150,7 +153,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
             image={"tag": "v9.9.9"},
             extraArgs=["--v=7"],
             resources=RESOURCES,
-            **({"enabled": True} if name in OPTIONAL else {}),
+            **_switched_on(name),
         )
         for name in SIDECARS
     },
@@ -189,7 +192,10 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
         "networkPolicy": {"enabled": True},
         "rds": {"address": "rds.example.org"},
     },
-    "network policy, rds by IPv6": {"networkPolicy": {"enabled": True}, "rds": {"address": "fd::5"}},
+    "network policy, rds by IPv6": {
+        "networkPolicy": {"enabled": True},
+        "rds": {"address": "fd::5"},
+    },
     "network policy without metrics": {
         "networkPolicy": {"enabled": True, "apiServerPorts": [8443]},
         "metrics": {"enabled": False},

@@ -23,7 +23,9 @@ BASE: Mapping[str, Any] = {
         "address": "10.0.0.5",
         "nvmeAddress": "10.0.1.5",
         "volumePath": "raid10/csi",
-        "hostKeys": ["ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDe0pA8syM7qrcHif4QzzRQpT6DRcwl3uGS2r6Qtf4EC"],
+        "hostKeys": [
+            "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDe0pA8syM7qrcHif4QzzRQpT6DRcwl3uGS2r6Qtf4EC"
+        ],
         "existingSecret": {"name": "rds-key"},
     },
 }
@@ -114,9 +116,7 @@ def parsed(text: str) -> list[dict[str, Any]]:
 def one(objects: list[dict[str, Any]], kind: str, name: str = "") -> dict[str, Any]:
     """The only object of the kind whose name ends so."""
     [found] = [
-        each
-        for each in objects
-        if each["kind"] == kind and each["metadata"]["name"].endswith(name)
+        each for each in objects if each["kind"] == kind and each["metadata"]["name"].endswith(name)
     ]
     return found
 

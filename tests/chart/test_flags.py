@@ -34,7 +34,7 @@ LEFT_TO_EXTRA_ARGS = {
 def words(name: str) -> list[str]:
     """The flags that ``rds-csi NAME --help`` shows."""
     text = CliRunner().invoke(main, [name, "--help"]).output
-    return [flag for flag in re.findall(r"^  (?:-\w, )?(--[a-z-]+)", text, re.MULTILINE)]
+    return re.findall(r"^  (?:-\w, )?(--[a-z-]+)", text, re.MULTILINE)
 
 
 def flag(word: str) -> str:
@@ -63,7 +63,12 @@ def test_the_driver_takes_what_is_rendered(
 ) -> None:
     """Through the real command line and its checks, up to where it would start."""
     started: list[tuple[Any, ...]] = []
-    monkeypatch.setattr(driver, "run", lambda *configs: started.append(configs) or 0)
+
+    def run(*configs: Any) -> int:
+        started.append(configs)
+        return 0
+
+    monkeypatch.setattr(driver, "run", run)
     monkeypatch.setattr("rds_csi.telemetry.logs.configure", lambda **_: None)
     keys = tmp_path / "host-keys"
     keys.write_text("ssh-ed25519 AAAA\n")

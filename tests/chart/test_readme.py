@@ -21,7 +21,9 @@ def test_a_value_without_a_comment_is_an_error() -> None:
 
 def test_rows() -> None:
     text = readme("a:\n  # -- One,\n  # and more.\n  b: {d: x}\n  # -- A list.\n  c:\n    - e: 1\n")
-    assert text.endswith('| `a.b` | `{"d": "x"}` | One, and more. |\n| `a.c` | `[{"e": 1}]` | A list. |\n')
+    assert text.endswith(
+        '| `a.b` | `{"d": "x"}` | One, and more. |\n| `a.c` | `[{"e": 1}]` | A list. |\n'
+    )
 
 
 def test_the_example_installs(chart: Chart) -> None:

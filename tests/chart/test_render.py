@@ -226,7 +226,9 @@ def test_the_socket_is_where_the_kubelet_is_told(chart: Chart) -> None:
     registrar = container(objects, "node", "node-driver-registrar")
     assert "--kubelet-registration-path=/k/plugins/a.example/csi.sock" in registrar["args"]
     [spec] = [spec for owner, spec in pod_specs(objects) if owner.endswith("-node")]
-    paths = {each["name"]: each["hostPath"]["path"] for each in spec["volumes"] if "hostPath" in each}
+    paths = {
+        each["name"]: each["hostPath"]["path"] for each in spec["volumes"] if "hostPath" in each
+    }
     assert paths["socket"] == "/k/plugins/a.example"
     assert paths["registration"] == "/k/plugins_registry"
 

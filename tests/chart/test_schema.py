@@ -13,6 +13,7 @@ from rds_csi.parameters import KEYS, VolumeParameters
 from tests.chart.combinations import PARAMETERS
 from tests.chart.conftest import BASE, CHART, FREE, SIMULATED, Chart, merged
 
+
 def schema() -> dict[str, Any]:
     return json.loads((CHART / "values.schema.json").read_text())  # type: ignore[no-any-return]
 
@@ -93,9 +94,7 @@ TEXTS: dict[str, list[Any]] = {
 
 
 def test_the_schema_takes_what_the_driver_takes(chart: Chart) -> None:
-    cases = [
-        (key, value) for key in KEYS for value in TEXTS.get(key, NUMBERS)
-    ]
+    cases = [(key, value) for key in KEYS for value in TEXTS.get(key, NUMBERS)]
     classes = [
         {"name": f"c{number}", "parameters": {key: value}}
         for number, (key, value) in enumerate(cases)

@@ -44,7 +44,7 @@ class Pod:
 
     def __init__(self, objects: list[dict[str, Any]], folder: Path, component: str, name: str):
         self._objects = objects
-        self._folder = folder / component
+        self._folder: Path = folder / component
         self._container = container(objects, component, name)
         [spec] = [spec for owner, spec in pod_specs(objects) if owner.endswith(f"-{component}")]
         mounts = {each["name"]: each["mountPath"] for each in self._container["volumeMounts"]}
@@ -55,7 +55,7 @@ class Pod:
         }
 
     def _make(self, volume: dict[str, Any]) -> Path:
-        folder = self._folder / volume["name"]
+        folder: Path = self._folder / volume["name"]
         folder.mkdir(parents=True)
         for source in [volume, *volume.get("projected", {}).get("sources", [])]:
             if "secret" in source:
@@ -71,7 +71,7 @@ class Pod:
         """Where a path of the container is here."""
         for mounted, folder in self._paths.items():
             if inside == mounted or inside.startswith(f"{mounted}/"):
-                return Path(folder + inside.removeprefix(mounted))
+                return Path(f"{folder}{inside.removeprefix(mounted)}")
         raise AssertionError(f"{inside} is on no volume, and the root is read-only")
 
     def words(self) -> list[str]:
@@ -111,9 +111,13 @@ async def connect(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter
             await asyncio.sleep(0.05)
 
 
-async def until_there(path: Path) -> None:
+async def listening(path: Path) -> None:
     async with asyncio.timeout(60):
-        while not path.exists():
+        while True:
+            with contextlib.suppress(OSError):
+                _, writer = await asyncio.open_unix_connection(path)
+                writer.close()
+                return
             await asyncio.sleep(0.05)
 
 
@@ -135,7 +139,7 @@ async def test_controller_and_simulator(chart: Chart, tmp_path: Path) -> None:
         writer.close()
         await stack.enter_async_context(controller.running())
         path = controller.path("/csi/csi.sock")
-        await until_there(path)
+        await listening(path)
         channel = Channel(path=str(path))
         stack.callback(channel.close)
         await make_and_delete(channel)
@@ -177,7 +181,7 @@ async def test_node(chart: Chart, tmp_path: Path) -> None:
     async with contextlib.AsyncExitStack() as stack:
         await stack.enter_async_context(node.running(exchanged=exchanged))
         path = node.path("/csi/csi.sock")
-        await until_there(path)
+        await listening(path)
         channel = Channel(path=str(path))
         stack.callback(channel.close)
         stub = csi.NodeStub(channel)
