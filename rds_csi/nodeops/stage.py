@@ -102,6 +102,7 @@ class Stager:
         if await self._is_staged(wanted, before, namespace):
             await self._remember(wanted, before)
             return
+        self._require_xfs_unmounted(wanted, before)
         was_connected = wanted.target.nqn in self._volumes.nqns(wanted.volume)
         log.info(
             "connecting", volume=wanted.volume, **asdict(wanted.target), **asdict(wanted.config)
@@ -170,6 +171,23 @@ class Stager:
         log.warning("unmounting a device that is gone", volume=wanted.volume, path=wanted.path)
         await self._mounts.unmount(wanted.path, volume=wanted.volume)
         return False
+
+    def _require_xfs_unmounted(self, wanted: Stage, before: StagedVolume | None) -> None:
+        """Raise :class:`VolumeInUse` while a pod still has the xfs mounted from a dead device.
+
+        The kernel refuses a second mount of the same UUID (``xfs_uuid_mount``). The pod's own
+        mount is not taken from under it: it would go on writing into the empty directory.
+        """
+        if before is None or wanted.capability.file_system != "xfs":
+            return
+        for path, _ in before.targets:
+            mounted = self._mounts.at(path)
+            if mounted and not self._devices.exists(mounted[-1].devno):
+                raise VolumeInUse(
+                    f"it is still mounted at {path} from a connection that the kernel gave up",
+                    volume=wanted.volume,
+                    advice="stop the pods that use it; it is mounted anew when they start again",
+                )
 
     async def _mount(
         self, wanted: Stage, before: StagedVolume | None, namespace: Namespace

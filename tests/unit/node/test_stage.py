@@ -521,3 +521,22 @@ async def test_a_volume_made_from_a_source_is_never_formatted(calls: Calls, host
     with pytest.raises(NotBlank, match="made from a source"):
         await host.node().node_stage_volume(request)
     assert host.leaks() == []
+
+
+async def test_an_xfs_still_published_from_a_dead_device_says_who_has_to_go(
+    host: FakeHost,
+) -> None:
+    calls = Calls(host=host, fs_type="xfs")
+    calls.create("xfs")
+    await calls.stage()
+    await calls.publish()
+    host.unplug(nqn(VOLUME))
+
+    for _ in range(2):
+        with pytest.raises(VolumeInUse, match=r"still mounted at .*target.*stop the pods"):
+            await calls.stage()
+    assert host.table.at(str(calls.target_path)), "it was taken from under the pod"
+
+    await calls.unpublish()
+    await calls.stage()
+    await calls.publish()
