@@ -33,6 +33,8 @@ _CLOSE_BUDGET: Final = 10.0
 """Seconds after ``drain_budget`` until the hard exit: for operations to tidy up, answers to
 leave, children and connections to be closed. With the default budget of 15 s the end comes 5 s
 before the kubelet's SIGKILL."""
+_LAST_BUDGET: Final = 2.0
+"""Seconds for tasks that outlived the drain: operations that would not stop."""
 _FAILED: Final = 1
 _HUNG: Final = 70
 """Exit status of a hard exit (sysexits.h: internal software error)."""
@@ -151,9 +153,19 @@ async def _until_signalled(
     await asyncio.wait({serving, stopped}, return_when=asyncio.FIRST_COMPLETED)
     stopped.cancel()
     await asyncio.wait({serving}, timeout=config.drain_budget + _CLOSE_BUDGET)
-    if not serving.done():
+    if not serving.done() or not await _end_others():
         _exit_hard()
     return _status(serving)
+
+
+async def _end_others() -> bool:
+    """Cancel every task that is left; whether all of them end. The event loop waits for them."""
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    if others:
+        await asyncio.wait(others, timeout=_LAST_BUDGET)
+    return all(task.done() for task in others)
 
 
 def _status(serving: asyncio.Task[None]) -> int:
