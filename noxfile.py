@@ -18,7 +18,9 @@ nox.needs_version = ">=2025.5"
 nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
-nox.options.sessions = ["lint", "types", "proto", "unit", "simulator", "alerts", "sanity", "kernel"]
+nox.options.sessions = [
+    *("lint", "types", "proto", "unit", "simulator", "chart", "alerts", "sanity", "kernel"),
+]
 
 ROOT = Path(__file__).parent
 BUILD = ROOT / "build"
@@ -126,6 +128,20 @@ def demo(session: nox.Session) -> None:
     """``rds-csi demo`` as a user has it: installed, not from the source tree."""
     sync(session, extras=["lab"], editable=False)
     session.run("rds-csi", "demo", *session.posargs)
+
+
+@nox.session
+def image(session: nox.Session) -> None:
+    """The images of the Containerfile, built by chroot and tried; not part of ``nox`` alone."""
+    sync(session, "test")
+    requirements = ["--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"]
+    wanted = session.run("uv", "export", *requirements, silent=True, external=True)
+    if (ROOT / "image" / "requirements.txt").read_text() != wanted:
+        session.error("image/requirements.txt is not what uv.lock says: uv export -o it anew")
+    missing = [tool for tool in ("debootstrap", "unshare", "chroot") if not shutil.which(tool)]
+    if missing or os.geteuid() != 0:
+        unavailable(session, f"needs root, and {', '.join(missing) or 'no more'}")
+    session.run("pytest", "tests/image", junit("image"), *session.posargs)
 
 
 @nox.session

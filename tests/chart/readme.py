@@ -22,6 +22,7 @@ required, because without it anybody on the network could pose as the RDS.
 
 ```sh
 kubectl create namespace rds-csi
+kubectl label namespace rds-csi pod-security.kubernetes.io/enforce=privileged
 kubectl -n rds-csi create secret generic rds-key --from-file=id_ed25519
 helm -n rds-csi install rds charts/rds-csi --values my-values.yaml
 helm -n rds-csi test rds
@@ -46,6 +47,9 @@ read the cluster there.
 
 Without an RDS: `--set image.registry=... --set simulator.enabled=true` runs a simulated one in the
 cluster. The kernel of its node must have the modules `nvmet` and `nvmet-tcp`.
+
+The label is for clusters that enforce Pod Security: a node's pods mount, and are privileged for it.
+The controller's fit the profile "restricted".
 
 Every node needs the module `nvme-tcp` (Ubuntu: package `linux-modules-extra-...`) and must reach
 `rds.nvmeAddress`; only the controller's pods need to reach `rds.address`.

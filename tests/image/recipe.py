@@ -112,20 +112,25 @@ def debian(folder: Path) -> Path:
     if not (root / "ready").exists():
         shutil.rmtree(root, ignore_errors=True)
         _call("debootstrap", "--variant=minbase", SUITE, str(root), MIRROR)
-        (root / "etc/dpkg/dpkg.cfg.d/slim").write_text(SLIM)
-        for left_out in ("info", "lintian", "locale", "man"):
-            shutil.rmtree(root / "usr/share" / left_out, ignore_errors=True)
-        for file in (root / "usr/share/doc").glob("*/*"):
-            if file.name != "copyright":
-                shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
-        (root / "etc/resolv.conf").write_text("")
-        for cache in [
-            *root.glob("var/cache/apt/archives/*.deb"),
-            *root.glob("var/lib/apt/lists/*_*"),
-        ]:
-            cache.unlink()
-        (root / "ready").touch()
+        _slim(root)
     return root
+
+
+def _slim(root: Path) -> None:
+    """Leave out what the slim images leave out, now and when more is installed."""
+    (root / "etc/dpkg/dpkg.cfg.d/slim").write_text(SLIM)
+    for left_out in ("info", "lintian", "locale", "man"):
+        shutil.rmtree(root / "usr/share" / left_out, ignore_errors=True)
+    for file in (root / "usr/share/doc").glob("*/*"):
+        if file.name != "copyright":
+            shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
+    (root / "etc/resolv.conf").write_text("")
+    for cache in [
+        *root.glob("var/cache/apt/archives/*.deb"),
+        *root.glob("var/lib/apt/lists/*_*"),
+    ]:
+        cache.unlink()
+    (root / "ready").touch()
 
 
 class Builder:
