@@ -14,6 +14,7 @@ import pytest
 from rds_csi.nvme.connection import connect_arguments
 from rds_csi.parameters import ConnectionConfig
 from rds_csi.parameters import Target as Address
+from tests.lab.application import tell
 from tests.lab.target import Target
 
 DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "kernel-defaults.md"
@@ -89,9 +90,7 @@ def connected(*options: str) -> Iterator[tuple[Path, Path]]:
 
 @pytest.mark.requirement("OPEN-01")
 @pytest.mark.usefixtures("target")
-def test_the_document_says_what_the_kernel_does(
-    record_property: Callable[[str, object], None],
-) -> None:
+def test_the_document_says_what_the_kernel_does() -> None:
     with connected() as (controller, device):
         assert read(controller / "state") == "live"
         measured = {
@@ -110,7 +109,7 @@ def test_the_document_says_what_the_kernel_does(
     measured["module admin_timeout"] = read(PARAMETERS / "admin_timeout")
     if measured["queue_count"] == str((os.cpu_count() or 0) + 1):
         measured["queue_count"] = "CPUs + 1"
-    record_property("measured", f"Linux {os.uname().release}: {measured}")
+    tell(f"Linux {os.uname().release}: {measured}")
     assert measured == documented()
 
 
