@@ -9,8 +9,9 @@ from rds_csi.demo.kubelet import Claim, Kubernetes
 from tests.lab import node
 from tests.lab.world import claim
 
-SLACK = 3.0
-"""Seconds that an emulated processor, shared with others, may add to any time."""
+SLACK = 5.0
+"""Seconds that an emulated processor, shared with others, may add to any time. What is promised
+of times is measured by ``benchmarks/resume.py``; here it only has to be the right promise."""
 
 
 def volume(name: str, access: str, **parameters: int | str) -> Claim:
