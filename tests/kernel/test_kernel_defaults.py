@@ -21,7 +21,9 @@ DOCUMENT: Final = Path(__file__).parents[2] / "docs" / "kernel-defaults.md"
 PARAMETERS: Final = Path("/sys/module/nvme_core/parameters")
 NQN: Final = "nqn.2000-02.com.mikrotik:defaults"
 PORT: Final = 4498
-_ROW: Final = re.compile(r"\| `(\w+)`(?: \((module|device|keep-alive)\))? \| ([^|]+) \|")
+_ROW: Final = re.compile(
+    r"^\| `(\w+)`(?: \((module|device|keep-alive)\))? \| ([^|]+) \|", re.MULTILINE
+)
 # Of the options that `connect_arguments` gives to nvme, the kernel's own names (fabrics.c).
 OPTIONS: Final = {
     "ctrl_loss_tmo",
