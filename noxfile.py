@@ -62,7 +62,7 @@ def proto(session: nox.Session) -> None:
 @nox.session
 def unit(session: nox.Session) -> None:
     """Rules, parsers, single rooms; with branch coverage."""
-    sync(session, "test")
+    sync(session, "test", "proto")
     session.run("coverage", "run", "-m", "pytest", "tests/unit", junit("unit"), *session.posargs)
     session.run("coverage", "report", "--sort=cover")
 
