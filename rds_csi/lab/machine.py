@@ -232,6 +232,7 @@ class _Console:
                 env={**os.environ, "PATH": path},
                 start_new_session=True,
             )
+            assert process.stdout is not None  # noqa: S101 - for the type checker
             reader = threading.Thread(target=self._read, args=(process.stdout, log), daemon=True)
             reader.start()
             try:
@@ -240,7 +241,9 @@ class _Console:
                 with suppress(ProcessLookupError):
                     os.killpg(process.pid, signal.SIGKILL)
                 process.wait()
-                reader.join(timeout=5)
+                reader.join(timeout=10)
+                if not reader.is_alive():
+                    process.stdout.close()
 
     def tail(self, lines: int = 15) -> str:
         """The console's last lines."""

@@ -1,0 +1,109 @@
+"""One boot, without a machine: what is run in it, what is shown, how it ends.
+
+A shell script stands for virtme-ng; that a real machine boots is shown by ``tests/kernel``.
+"""
+
+import io
+import subprocess
+import sys
+import sysconfig
+from pathlib import Path
+
+import pytest
+
+from rds_csi.lab import machine
+from rds_csi.lab.host import Kernel
+from rds_csi.lab.machine import Lab, LabFailed, cached_directories
+
+
+def boot(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    script: str,
+    *,
+    command: tuple[str, ...] = ("true",),
+    timeout: float = 30,
+) -> tuple[int, str]:
+    """Boot a "machine" that is ``script``; the status and what was shown."""
+    stand_in = tmp_path / "vng"
+    stand_in.write_text(f"#!/bin/sh\nshared={tmp_path}/shared\n{script}\n")
+    stand_in.chmod(0o755)
+    monkeypatch.setattr(machine, "_vng", lambda: stand_in)
+    monkeypatch.setattr(Lab, "prepare", lambda self: Kernel("6.1", Path("/nowhere/vmlinuz-6.1")))
+    monkeypatch.setattr(Lab, "_kvm_works", lambda self, chosen: False)
+    shown = io.StringIO()
+    lab = Lab(cache=tmp_path / "cache")
+    status = lab.run(command, shared=tmp_path / "shared", timeout=timeout, output=shown)
+    return status, shown.getvalue()
+
+
+def test_the_commands_status_comes_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    status, _ = boot(tmp_path, monkeypatch, "echo 7 >$shared/status; exit 255")
+    assert status == 7
+
+
+def test_only_what_the_command_says_is_shown(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, shown = boot(
+        tmp_path,
+        monkeypatch,
+        r"""printf '[    0.1] booting\r\n'; echo 'init says hello'
+        echo 'lab: ready, Linux 6.1'; printf 'one\r\n'; echo '[   12.345678] nvme nvme0: gone'
+        echo two; echo 0 >$shared/status""",
+    )
+    assert shown == "lab: ready, Linux 6.1\none\ntwo\n"
+    console = (tmp_path / "shared/console.log").read_text()
+    assert "[    0.1] booting\ninit says hello\n" in console
+    assert "nvme0: gone" in console
+
+
+def test_a_machine_that_dies_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(LabFailed, match=r"(?s)ended before the command did.*Kernel panic"):
+        boot(tmp_path, monkeypatch, "echo 'Kernel panic - not syncing'; exit 0")
+
+
+def test_an_old_status_is_not_taken_for_this_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "shared").mkdir()
+    (tmp_path / "shared/status").write_text("0\n")
+    with pytest.raises(LabFailed):
+        boot(tmp_path, monkeypatch, "exit 0")
+
+
+def test_a_machine_that_hangs_is_ended_with_all_it_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(LabFailed, match="not done within 1 s"):
+        boot(tmp_path, monkeypatch, "sleep 600 & echo $! >$shared/pid; wait", timeout=1)
+    pid = (tmp_path / "shared/pid").read_text().strip()
+    state = Path(f"/proc/{pid}/stat")
+    assert not state.exists() or state.read_text().split()[2] == "Z"
+
+
+def test_the_command_arrives_word_for_word(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ("printf", "%s|", "a b", "$HOME", "it's", "*")
+    _, shown = boot(
+        tmp_path,
+        monkeypatch,
+        "echo lab: ready; sh $shared/command.sh; echo; echo 0 >$shared/status",
+        command=words,
+    )
+    assert "a b|$HOME|it's|*|\n" in shown
+
+
+def test_the_guest_script_is_shell() -> None:
+    script = Path(machine.__file__).with_name("guest.sh")
+    subprocess.run(["bash", "-n", str(script)], check=True)
+
+
+def test_the_cached_directories_hold_our_code_and_pythons_and_do_not_overlap() -> None:
+    found = cached_directories()
+    for needed in (
+        Path(machine.__file__).resolve(),
+        Path(sysconfig.get_path("stdlib")).resolve(),
+        Path(sys.prefix).resolve(),
+    ):
+        assert any(path == needed or path in needed.parents for path in found), needed
+    assert not any(one in other.parents for one in found for other in found)
