@@ -8,5 +8,16 @@ from tests.lab.world import client_key, driver, kubernetes, world, zygote
 __all__ = ["client_key", "driver", "kubernetes", "world", "zygote"]
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--exhaustive", action="store_true", help="also the combinations that take an hour"
+    )
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     skip_outside_the_lab(items)
+    if config.getoption("--exhaustive"):
+        return
+    long = [item for item in items if item.get_closest_marker("exhaustive")]
+    items[:] = [item for item in items if item not in long]
+    config.hook.pytest_deselected(items=long)
