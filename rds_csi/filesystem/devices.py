@@ -21,7 +21,7 @@ from rds_csi.process import Result, Runner
 
 _SECTOR: Final = 512
 """Bytes; sysfs counts in these whatever the device's own block is."""
-_QUICK: Final = 10.0
+_QUICK: Final = 30.0
 _INSPECT: Final = 60.0
 """Seconds for reading some 9 MiB of samples over a slow network."""
 _PROBE: Final = (sys.executable, "-I", "-S", "-B", probe.__file__)
