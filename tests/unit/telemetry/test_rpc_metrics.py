@@ -101,6 +101,7 @@ async def test_crashes_of_services_are_counted(metrics, value):
 
 
 def test_the_build_and_the_process(metrics, value):
+    metrics.service_crashed("x")
     page = metrics.render().decode()
     assert f'version="{__version__}"' in page
     assert 'rds_csi_build_info{component="controller"' in page
