@@ -62,9 +62,10 @@ async def kill_at_command(
     await until(lambda: fault not in pending or running.done(), "the command comes, or the end")
     struck = fault not in pending
     if struck:
-        # For "stall-after": until the command is done.
         await until(
-            lambda: any(entry.outcome == "stalled" for entry in world.rds.execs()[-3:]),
+            lambda: any(
+                entry.fault == kind and entry.outcome != "running" for entry in world.rds.execs()
+            ),
             "the command stalls",
         )
         await driver.kill()
