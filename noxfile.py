@@ -255,6 +255,7 @@ def find_promtool(session: nox.Session) -> str:
     if tool.exists():
         return str(tool)
     print("\n*** no promtool found: unpacking Debian's package prometheus ***\n", flush=True)
+    tool.parents[2].mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         for command in (
             ["apt-get", "update", "-q"],
