@@ -192,9 +192,9 @@ async def test_a_refused_keepalive_is_a_sign_of_life_too(
     rds: Rds, answer: Literal["answer", "refuse"]
 ) -> None:
     rds.simulator.quirks.keepalive = answer
-    session = rds.session(keepalive_interval=0.02, keepalive_count=1)
+    session = rds.session(keepalive_interval=0.3, keepalive_count=2)
     disks = Disks(session, owner=OWNER, base_path=BASE)
     await disks.list()
-    await asyncio.sleep(0.3)
+    await asyncio.sleep(1.5)
     await disks.list()
     assert session.statistics.connects == 1
