@@ -1,26 +1,28 @@
 """The composition root: builds every room, serves, supervises, and ends it all in order.
 
-There is one cancellation scope. SIGTERM or SIGINT sets one event; then the listener closes,
-background services are cancelled, running RPCs get ``drain_budget`` seconds, children and the
-SSH connection are closed. Whatever still hangs then is cut off by a hard exit, before the
-kubelet's 30 s are over and it does the same less politely.
+SIGTERM or SIGINT sets one event; then the one cancellation scope ends at once (background
+services, the orphan reaper, connects with their retries), the listener closes, other RPCs get
+``drain_budget`` seconds, children and the SSH connection are closed. Whatever still hangs then
+is cut off by a hard exit, before the kubelet's 30 s are over and it does the same less politely.
 """
 
 import asyncio
 import os
 import signal
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
 from rds_csi import __version__
 from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig, listen_address
-from rds_csi.errors import DriverError
+from rds_csi.errors import DriverError, ShuttingDown
 from rds_csi.fencing import make_node_id
 from rds_csi.identity import Identity
 from rds_csi.rpc import RpcSettings, Server
+from rds_csi.scope import Scope
 from rds_csi.supervise import supervise
 from rds_csi.telemetry import logs
 
@@ -52,7 +54,7 @@ class Part:
     """
 
     service: Any
-    prepare: Callable[[], Awaitable[None]] | None = None
+    prepare: Callable[[], Coroutine[Any, Any, None]] | None = None
     background: Mapping[str, Service] = field(default_factory=dict)
     close: Callable[[], Awaitable[None]] | None = None
 
@@ -68,6 +70,7 @@ class Driver:
     ) -> None:
         self._config = config
         self._ready = False
+        self._scope = Scope()
         node_id = make_node_id(config.cluster_id, node.node_id) if node else ""
         identity = Identity(
             name=config.driver_name,
@@ -80,7 +83,16 @@ class Driver:
         if controller is not None:
             self._parts.append(_controller_part(config, controller, self._metrics))
         if node is not None:
-            self._parts.append(_node_part(config, node, node_id, self._locked, self._metrics))
+            self._parts.append(
+                _node_part(
+                    config,
+                    node,
+                    node_id,
+                    locked=self._locked,
+                    scope=self._scope,
+                    metrics=self._metrics,
+                )
+            )
         self._server = Server(
             [part.service for part in self._parts],
             settings=RpcSettings(timeout=config.operation_timeout, node=node_id),
@@ -102,32 +114,37 @@ class Driver:
 
         Raises :class:`rds_csi.errors.SocketUnusable` if the socket cannot be had.
         """
+        ending = asyncio.create_task(self._end_scope(stop), name="end of the scope")
         try:
             for part in self._parts:
                 if part.prepare is not None:
-                    await part.prepare()
+                    await self._scope.run(part.prepare)
             await self._server.start(self._config.endpoint)
             await self._supervised(stop)
+        except ShuttingDown:
+            log.info("stopped before it served")
         finally:
+            ending.cancel()
             self._ready = False
             await self._server.drain(self._config.drain_budget)
             for part in reversed(self._parts):
                 if part.close is not None:
                     await part.close()
 
+    async def _end_scope(self, stop: asyncio.Event) -> None:
+        await stop.wait()
+        log.info("stopping")
+        self._scope.stop()
+
     async def _supervised(self, stop: asyncio.Event) -> None:
         async with asyncio.TaskGroup() as group:
-            background = [
-                group.create_task(supervise(name, service, on_crash=self._crashed), name=name)
-                for part in self._parts
-                for name, service in part.background.items()
-            ]
+            for part in self._parts:
+                for name, service in part.background.items():
+                    running = supervise(name, service, on_crash=self._crashed)
+                    self._scope.add(group.create_task(running, name=name))
             self._ready = True
             log.info("ready", version=__version__, driver=self._config.driver_name)
             await stop.wait()
-            log.info("stopping")
-            for task in background:
-                task.cancel()
 
 
 def run(config: DriverConfig, controller: ControllerConfig | None, node: NodeConfig | None) -> int:
@@ -254,7 +271,9 @@ def _node_part(
     config: DriverConfig,
     settings: NodeConfig,
     node_id: str,
+    *,
     locked: Callable[[str], bool],
+    scope: Scope,
     metrics: "Metrics | None",
 ) -> Part:
     from rds_csi.filesystem.mounts import Mounts  # noqa: PLC0415 - a controller mounts nothing
@@ -284,18 +303,15 @@ def _node_part(
         nqn_prefix=config.nqn_prefix,
         limit=settings.connects,
         on_event=watch.on_event if watch else _ignore,
+        scope=scope,
     )
     store = StagingStore(settings.state_dir)
-
-    async def recorded() -> set[str]:
-        return {entry.nqn for entry in await store.list() if entry.staged}
-
     reaper = Reaper(
         sysfs=sysfs,
         connector=connector,
         host=host.nqn,
         nqn_prefix=config.nqn_prefix,
-        recorded=recorded,
+        recorded=partial(store.staged_nqns, config.nqn_prefix),
         mounted=mounts.uses,
         locked=lambda nqn: locked(nqn.rpartition(":")[2]),
         grace=settings.reap_grace,

@@ -8,6 +8,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from rds_csi.config import ConfigurationError, DriverConfig, NodeConfig
@@ -60,15 +61,12 @@ async def reap(
         runner, sysfs, host, in_use=mounts.uses, nqn_prefix=config.nqn_prefix, limit=1
     )
 
-    async def recorded() -> set[str]:
-        return {entry.nqn for entry in await store.list() if entry.staged}
-
     reaper = Reaper(
         sysfs=sysfs,
         connector=connector,
         host=host.nqn,
         nqn_prefix=config.nqn_prefix,
-        recorded=recorded,
+        recorded=partial(store.staged_nqns, config.nqn_prefix),
         mounted=mounts.uses,
         locked=lambda _nqn: False,
         grace=settle,

@@ -7,6 +7,7 @@ are ours, and that a format was begun and not finished.
 """
 
 import asyncio
+import builtins
 import json
 import os
 import re
@@ -167,13 +168,27 @@ class StagingStore:
 
     async def list(self) -> list[StagedVolume]:
         """Every readable record, in the order of volume ids."""
+        found = [await self.read(volume) for volume in await self._volumes()]
+        return [staged for staged in found if staged is not None]
+
+    async def staged_nqns(self, prefix: str) -> set[str]:
+        """The NQNs of what may be staged. An unreadable record counts, by its file's name.
+
+        ``prefix`` is that of the NQNs. Raises OSError if the directory cannot be read.
+        """
+        volumes = await self._volumes()
+        readable = {volume: await self.read(volume) for volume in volumes}
+        nqns = {staged.nqn for staged in readable.values() if staged is not None and staged.staged}
+        return nqns | {f"{prefix}:{volume}" for volume, staged in readable.items() if not staged}
+
+    async def _volumes(self) -> builtins.list[str]:
+        """The volume ids that files are named after."""
         try:
             names = await aiofiles.os.listdir(self._directory)
         except FileNotFoundError:
             return []
-        volumes = sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
-        found = [await self.read(volume) for volume in volumes if _NAME.fullmatch(volume)]
-        return [staged for staged in found if staged is not None]
+        volumes = (name.removesuffix(".json") for name in names if name.endswith(".json"))
+        return sorted(volume for volume in volumes if _NAME.fullmatch(volume))
 
     def _path(self, volume: str) -> Path:
         return self._directory / f"{check_volume_id(volume)}.json"

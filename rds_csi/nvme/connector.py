@@ -50,6 +50,7 @@ from rds_csi.nvme.sysfs import Controller, Namespace, Sysfs
 from rds_csi.parameters import ConnectionConfig, Target
 from rds_csi.process import Runner
 from rds_csi.retry import RetryPolicy, is_transient, retrying
+from rds_csi.scope import Scope
 
 log = structlog.get_logger(__name__)
 
@@ -62,7 +63,8 @@ class Connector:
 
     ``in_use`` tells whether a device number is mounted. ``limit`` bounds how many connects are
     under way at once, so that a node that starts does not storm the target. ``on_event`` is
-    told of ``connected``, ``connect_failed``, ``retry``, ``disconnected``: metrics.
+    told of ``connected``, ``connect_failed``, ``retry``, ``disconnected``: metrics. Connects
+    with their retries run in ``scope``, and end with it.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Connector:
         rng: random.Random | None = None,
         number_of: Callable[[Path], DeviceNumber | None] = device_number,
         on_event: Callable[[str], None] = lambda _event: None,
+        scope: Scope | None = None,
     ) -> None:
         self._runner = runner
         self._sysfs = sysfs
@@ -90,6 +93,7 @@ class Connector:
         self._fabrics = fabrics
         self._rng = rng
         self._on_event = on_event
+        self._scope = scope or Scope()
         self._limit = asyncio.Semaphore(limit)
         self._locks = NqnLocks()
         self._connecting: Counter[str] = Counter()
@@ -144,26 +148,30 @@ class Connector:
     ) -> Namespace:
         """:meth:`connect_with_config`, again after transient failures, as the policy says.
 
-        When the attempts are used up: :class:`ConnectFailed` with the last cause.
+        When the attempts are used up: :class:`ConnectFailed` with the last cause. When the
+        driver stops meanwhile: :class:`ShuttingDown`.
         """
         with self._counted(target.nqn):
-            try:
-                return await retrying(
-                    lambda: self.connect_with_config(target, config, volume=volume),
-                    what=f"connect {target.nqn}",
-                    policy=self._policy,
-                    rng=self._rng,
-                    on_retry=lambda: self._on_event("retry"),
-                )
-            except DriverError as error:
-                self._on_event("connect_failed")
-                if not is_transient(error):
-                    raise
-                raise ConnectFailed(
-                    f"connection failed after retries: {error.what}",
-                    volume=volume,
-                    advice=error.advice,
-                ) from error
+            return await self._scope.run(lambda: self._retried(target, config, volume))
+
+    async def _retried(self, target: Target, config: ConnectionConfig, volume: str) -> Namespace:
+        try:
+            return await retrying(
+                lambda: self.connect_with_config(target, config, volume=volume),
+                what=f"connect {target.nqn}",
+                policy=self._policy,
+                rng=self._rng,
+                on_retry=lambda: self._on_event("retry"),
+            )
+        except DriverError as error:
+            self._on_event("connect_failed")
+            if not is_transient(error):
+                raise
+            raise ConnectFailed(
+                f"connection failed after retries: {error.what}",
+                volume=volume,
+                advice=error.advice,
+            ) from error
 
     async def disconnect(
         self,

@@ -22,7 +22,7 @@ import pytest
 
 from rds_csi.config import DriverConfig
 from rds_csi.csi import v1 as csi
-from rds_csi.driver import _CLOSE_BUDGET
+from rds_csi.driver import _CLOSE_BUDGET, Driver, Part
 
 PREFIX: Final = "nqn.2000-02.com.mikrotik"
 KUBELETS_PATIENCE: Final = 30.0
@@ -156,7 +156,7 @@ async def started(root: Path, *arguments: str) -> AsyncIterator[Process]:
 
 
 @contextlib.asynccontextmanager
-async def node(root: Path, behaviour: str) -> AsyncIterator[Process]:
+async def node(root: Path, behaviour: str, *, budget: float = 2) -> AsyncIterator[Process]:
     """A node whose ``nvme connect`` behaves like that."""
     for directory in ("bin", "kubelet", "sys"):
         (root / directory).mkdir()
@@ -171,7 +171,7 @@ async def node(root: Path, behaviour: str) -> AsyncIterator[Process]:
         "--node-id=node-1",
         f"--kubelet-dir={root}/kubelet",
         f"--state-dir={root}/state",
-        "--drain-budget=2",
+        f"--drain-budget={budget}",
         "--connects=4",
     ]
     unkillable = "yes" if behaviour == "cannot be killed" else ""
@@ -283,6 +283,21 @@ async def test_fifty_stages_under_way_do_not_hold_the_end(tmp_path: Path, behavi
 
 
 @pytest.mark.requirement("PIT-01")
+@pytest.mark.parametrize("behaviour", ["refuses", "hangs"])
+async def test_connects_get_no_budget_they_end_at_once(tmp_path: Path, behaviour: str) -> None:
+    budget = 20.0
+    async with node(tmp_path, behaviour, budget=budget) as process, staging(process) as stage:
+        call = asyncio.ensure_future(stage(request(tmp_path, 1), timeout=60))
+        await until_connects(process, 2 if behaviour == "refuses" else 1)
+        status, seconds = await process.end(within=budget)
+        assert await code_of(call) is grpc.StatusCode.UNAVAILABLE
+        left = [pid for connect in process.connects() for pid in of_session(connect)]
+    assert status == 0
+    assert seconds < budget / 2
+    assert left == []
+
+
+@pytest.mark.requirement("PIT-01")
 async def test_a_program_that_cannot_be_killed_locks_its_volume_and_no_other(
     tmp_path: Path,
 ) -> None:
@@ -316,6 +331,28 @@ async def test_clean_up_comes_before_serving(tmp_path: Path) -> None:
     async with node(tmp_path, "refuses") as process:
         events = process.events()
         assert events.index("looked for orphaned connections") < events.index("listening")
+
+
+async def test_the_end_may_come_before_anything_is_served(tmp_path: Path) -> None:
+    began, ended = asyncio.Event(), asyncio.Event()
+
+    async def prepare() -> None:
+        began.set()
+        try:
+            await asyncio.sleep(3600)
+        finally:
+            ended.set()
+
+    driver = Driver(DriverConfig(endpoint=tmp_path / "s.sock", cluster_id="test"), None, None)
+    driver._parts.append(Part(service=None, prepare=prepare))
+    stop = asyncio.Event()
+    serving = asyncio.create_task(driver.serve(stop))
+    await began.wait()
+    stop.set()
+    async with asyncio.timeout(5):
+        await serving
+    assert ended.is_set()
+    assert not (tmp_path / "s.sock").exists()
 
 
 @pytest.mark.requirement("NODE-03")

@@ -47,6 +47,21 @@ async def test_written_is_read_back_and_replaced_and_deleted(store: StagingStore
     assert await store.list() == []
 
 
+async def test_what_may_be_staged_includes_what_cannot_be_read(
+    store: StagingStore, tmp_path: Path
+) -> None:
+    prefix = "nqn.2000-02.com.mikrotik"
+    assert await store.staged_nqns(prefix) == set()
+    await store.write(STAGED)
+    marked, broken = "pvc-marked", "pvc-broken"
+    await store.write(
+        StagedVolume(volume=marked, nqn=f"{prefix}:{marked}", address="", port=1, staging_path="")
+    )
+    (tmp_path / "state" / f"{broken}.json").write_bytes(b"{")
+    (tmp_path / "state" / f"{broken}.tmp").write_bytes(b"{")
+    assert await store.staged_nqns(prefix) == {STAGED.nqn, f"{prefix}:{broken}"}
+
+
 @given(
     st.builds(
         StagedVolume,
