@@ -120,7 +120,9 @@ class Controller(csi.ControllerBase):
             volume=csi.Volume(
                 capacity_bytes=disk.size,
                 volume_id=slot,
-                volume_context=replace(parameters, nvme_port=disk.port).to_context(disk.nqn),
+                volume_context=replace(parameters, nvme_port=disk.port).to_context(
+                    disk.nqn, keep_address="nvmeAddress" in message.parameters
+                ),
             )
         )
 

@@ -102,10 +102,14 @@ class VolumeParameters:
             result = setter.apply(result, key, value)
         return result
 
-    def to_context(self, nqn: str) -> dict[str, str]:
-        """The VolumeContext: what the node needs to connect, as strings."""
+    def to_context(self, nqn: str, *, keep_address: bool) -> dict[str, str]:
+        """The VolumeContext: what the node needs to connect, as strings.
+
+        It is frozen in the PersistentVolume. Only with ``keep_address`` the address is in it;
+        else each publish gives the one the driver is configured with by then.
+        """
         return {
-            "nvmeAddress": self.nvme_address,
+            **({"nvmeAddress": self.nvme_address} if keep_address else {}),
             "nvmePort": str(self.nvme_port),
             "nqn": nqn,
             "volumePath": self.volume_path,
@@ -234,7 +238,8 @@ KEYS: Final[Mapping[str, Key]] = {
     "nvmeAddress": Key(
         "an IP address",
         "where the RDS exports volumes to the nodes",
-        "Its network carries the data. A volume keeps the address it was made with.",
+        "Its network carries the data. A volume keeps the address given here; where none is given, "
+        "each attach takes the driver's own setting, so the RDS can move.",
         _address,
         "nvme_address",
     ),

@@ -105,6 +105,7 @@ class TestLife:
         assert not rds.disk(volume.volume_id).exported
         context = await publish(controller, volume)
         assert context["nqn"] == volume.volume_context["nqn"]
+        assert context["nvmeAddress"] == "10.0.0.5"
         assert rds.disk(volume.volume_id).exported
         assert await expand(controller, volume.volume_id, 128 * MIB) == 128 * MIB
         await unpublish(controller, volume)
@@ -112,6 +113,15 @@ class TestLife:
         await delete(controller, volume.volume_id)
         assert rds.slots() == []
         assert rds.files() == []
+
+    async def test_volumes_follow_an_rds_that_moves_unless_their_class_names_the_address(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        follows = await create(controller, "pvc-follows")
+        stays = await create(controller, "pvc-stays", parameters={"nvmeAddress": "10.0.0.5"})
+        moved = rds.controller(nvme_address="10.0.0.9")
+        assert (await publish(moved, follows))["nvmeAddress"] == "10.0.0.9"
+        assert (await publish(moved, stays))["nvmeAddress"] == "10.0.0.5"
 
     async def test_each_operation_is_one_command(self, rds: Rds, controller: Controller) -> None:
         await controller.get_capacity(csi.GetCapacityRequest())

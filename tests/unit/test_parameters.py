@@ -110,10 +110,16 @@ def test_a_class_overrides_the_drivers_defaults() -> None:
 
 
 def test_a_target_comes_from_both_contexts_and_publish_wins() -> None:
-    volume = VolumeParameters(nvme_address="10.0.0.1", nvme_port=4421).to_context(NQN)
+    volume = VolumeParameters(nvme_address="10.0.0.1", nvme_port=4421).to_context(
+        NQN, keep_address=True
+    )
     assert Target.from_contexts({}, volume) == Target("10.0.0.1", 4421, NQN)
     moved = Target("10.0.0.2", 4420, NQN)
+    assert volume["nvmeAddress"] == "10.0.0.1"
     assert Target.from_contexts(moved.to_context(), volume) == moved
+    unnamed = VolumeParameters(nvme_address="10.0.0.1").to_context(NQN, keep_address=False)
+    assert "nvmeAddress" not in unnamed
+    assert Target.from_contexts(moved.to_context(), unnamed) == moved
 
 
 @pytest.mark.parametrize("key", ["nvmeAddress", "nvmePort", "nqn"])

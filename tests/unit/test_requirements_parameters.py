@@ -82,6 +82,6 @@ def test_from_the_storage_class_to_the_node() -> None:
     parameters = VolumeParameters.parse(
         {"nvmeAddress": "192.0.2.1", "ctrlLossTmo": "30", "reconnectDelay": "2"}
     )
-    context = parameters.to_context(nqn)
+    context = parameters.to_context(nqn, keep_address=True)
     assert ConnectionConfig.from_parameters(context) == parameters.connection
     assert Target.from_contexts({}, context) == Target("192.0.2.1", 4420, nqn)
