@@ -57,8 +57,12 @@ async def test_volumes_come_and_go_while_the_reaper_is_awake(world: World, tmp_p
         connect = ["nvme", "connect", "-t", "tcp", "-a", "127.0.0.1", "-s", "4420"]
         connect += ["-n", orphan.publish_context["nqn"], "-q", host[0], "-I", host[1]]
         # It may be taken away before nvme-cli has seen it, which is then an error.
-        await asyncio.to_thread(subprocess.run, connect, check=False, capture_output=True)
-        await until(lambda: volumes.state(orphan) == "gone", "the orphan is reaped")
-        assert "orphan disconnected" in driver.log.read_text()
+        done = await asyncio.to_thread(
+            subprocess.run, connect, check=False, capture_output=True, text=True
+        )
+        tell(f"nvme connect: {done.returncode} {done.stderr.strip()}")
+        # The driver says so once it has seen it gone, a moment after we may see it.
+        await until(lambda: "orphan disconnected" in driver.log.read_text(), "an orphan is reaped")
+        assert volumes.state(orphan) == "gone"
         for each in claims:
             await kubernetes.release(each)
