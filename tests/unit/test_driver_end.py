@@ -23,6 +23,8 @@ import pytest
 from rds_csi.config import DriverConfig
 from rds_csi.csi import v1 as csi
 from rds_csi.driver import _CLOSE_BUDGET, Driver, Part
+from rds_csi.process import KILL_GRACE, TERM_GRACE
+from rds_csi.rpc import RpcSettings
 
 PREFIX: Final = "nqn.2000-02.com.mikrotik"
 KUBELETS_PATIENCE: Final = 30.0
@@ -233,6 +235,10 @@ async def code_of(call: object) -> grpc.StatusCode:
 def test_the_budgets_are_within_the_kubelets_patience(tmp_path: Path) -> None:
     config = DriverConfig(endpoint=tmp_path / "csi.sock", cluster_id="test")
     assert config.drain_budget + _CLOSE_BUDGET <= KUBELETS_PATIENCE - 5
+    # A cancelled operation must be able to end its program, and the next ones in line too.
+    killing = TERM_GRACE + KILL_GRACE
+    assert killing < RpcSettings().grace
+    assert RpcSettings().grace + killing < _CLOSE_BUDGET
 
 
 async def test_a_task_that_swallows_cancellation_is_cut_off(tmp_path: Path) -> None:
