@@ -185,6 +185,8 @@ async def _receive(stream: Stream[Any, Any]) -> Any:
 
 
 async def _unimplemented(method: Method, _stream: Stream[Any, Any]) -> None:
+    # A sidecar or kubelet that asks for it has not looked at the capabilities: worth knowing.
+    log.warning("call not offered", rpc=method.name, code=Code.UNIMPLEMENTED.name)
     raise GRPCError(Status.UNIMPLEMENTED, f"{method.name} is not offered by this driver")
 
 

@@ -13,7 +13,7 @@ import grpc.aio
 import h2.events
 import pytest
 import structlog
-from structlog.testing import LogCapture
+from structlog.testing import LogCapture, capture_logs
 
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import Code, OutcomeUnknown, VolumeNotFound
@@ -298,6 +298,20 @@ async def test_t8_every_method_not_offered_is_unimplemented(path, released):
             error = await failure(released.call(peer, name, timeout=5))
             assert error.code() is grpc.StatusCode.UNIMPLEMENTED, name
             assert name in error.details()
+
+
+async def test_t8_what_a_service_leaves_out_is_logged(path, released):
+    class Partial(csi.IdentityBase):
+        async def probe(self, message):
+            return csi.ProbeResponse(ready=True)
+
+    async with serving(path, Partial()), channel(path) as peer:
+        with capture_logs() as lines:
+            error = await failure(released.call(peer, "GetPluginInfo", timeout=5))
+    assert error.code() is grpc.StatusCode.UNIMPLEMENTED
+    assert [line["rpc"] for line in lines if line["event"] == "call not offered"] == [
+        "GetPluginInfo"
+    ]
 
 
 async def test_t8_the_refusal_has_the_content_type_that_go_wants(path):

@@ -1,0 +1,78 @@
+"""Nodes whose kernel has native NVMe multipath switched off: the same promises.
+
+There a device is a child of its controller, without a head above the paths that would outlive
+it: what the kernel gives up takes the device along at once.
+"""
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Final
+
+import pytest
+
+from rds_csi.demo.kubelet import Kubernetes
+from tests.lab import node, volumes
+from tests.lab.application import Application, tell
+from tests.lab.volumes import SLACK, volume
+from tests.lab.waiting import converge, until
+from tests.lab.world import KUBELET, MIB, SIZE, World
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("multipath_off")]
+
+_SETTING: Final = Path("/sys/module/nvme_core/parameters/multipath")
+_MODULES: Final = ("nvmet-tcp", "nvmet", "nvme-tcp", "nvme-fabrics", "nvme-core")
+"""Each before those it needs."""
+
+
+@pytest.fixture
+def multipath_off() -> Iterator[None]:
+    """The modules loaded anew with the setting, and as they were afterwards."""
+    load("N")
+    assert _SETTING.read_text().strip() == "N"
+    yield
+    load("Y")
+
+
+def load(multipath: str) -> None:
+    for command in (
+        ["modprobe", "-r", *_MODULES],
+        ["modprobe", "nvme-core", f"multipath={multipath}"],
+        ["modprobe", "-a", "nvme-tcp", "nvmet-tcp"],
+    ):
+        done = subprocess.run(command, check=False, capture_output=True, text=True, timeout=60)
+        assert done.returncode == 0, f"{command}: {done.stderr}"
+
+
+@pytest.mark.requirement("CONN-03")
+async def test_an_outage_growth_and_a_loss_for_good(
+    kubernetes: Kubernetes, world: World, tmp_path: Path
+) -> None:
+    claims = [volume(f"single-{access}", access, reconnectDelay=1) for access in ("ext4", "block")]
+    fails = volume("single-fails", "xfs", reconnectDelay=1, ctrlLossTmo=3)
+    await volumes.bring_up(kubernetes, *claims, fails)
+    mounts = node.mounts(KUBELET)
+    application = Application(claims, tmp_path / "application")
+    await application.start()
+
+    await world.rds.cut(None)
+    await until(lambda: volumes.state(fails) == "gone", "the kernel gives up")
+    await world.rds.restore(None)
+    await until(lambda: {volumes.state(each) for each in claims} == {"live"}, "reconnected")
+    for each in claims:
+        await kubernetes.grow(each, SIZE + 128 * MIB)
+    await application.stop()
+    tell(application.summary())
+    for each in claims:
+        assert application.journal(each).errors() == {}
+        assert await volumes.health(kubernetes, each) == {}
+    assert application.journal(claims[0]).longest_stall() < 3 + 1 + 4 * SLACK
+    assert set(node.mounts(KUBELET)) <= set(mounts)
+    await application.prove()
+
+    # What the kernel gave up is recovered as Kubernetes does it: unmounted, mounted again.
+    assert "NotConnected" in await volumes.health(kubernetes, fails)
+    await converge(lambda: kubernetes.unmount(fails), "unmount")
+    await converge(lambda: kubernetes.mount(fails), "mount")
+    assert await volumes.health(kubernetes, fails) == {}
+    await volumes.take_down(kubernetes, *claims, fails)
