@@ -16,6 +16,13 @@ EXIT_UNAVAILABLE = 75
 @click.option("--timeout", type=float, default=1800.0, help="Seconds for all of it.")
 @click.option("--memory", default="2G")
 @click.option("--env", "environment", multiple=True, help="NAME=VALUE, in the guest.")
+@click.option(
+    "--kernel",
+    type=click.Path(path_type=Path),
+    envvar="RDS_CSI_LAB_KERNEL",
+    show_envvar=True,
+    help="Image to boot, vmlinuz-VERSION with its modules in /lib/modules.",
+)
 @click.option("--prepare", is_flag=True, help="Only install what the host lacks.")
 @click.argument("command", nargs=-1)
 def main(
@@ -24,11 +31,12 @@ def main(
     timeout: float,
     memory: str,
     environment: tuple[str, ...],
+    kernel: Path | None,
     prepare: bool,
     command: tuple[str, ...],
 ) -> None:
     """Run COMMAND in the lab's virtual machine; SHARED is writable there."""
-    lab = Lab(memory=memory)
+    lab = Lab(memory=memory, image=kernel)
     try:
         if prepare or not command:
             lab.prepare()

@@ -114,6 +114,17 @@ def find_kernel(places: Sequence[Path], modules: Path) -> Kernel | None:
     return None
 
 
+def given_kernel(image: Path, modules: Path = Path("/lib/modules")) -> Kernel:
+    """The kernel of that image file; :class:`LabUnavailable` if it or a module is missing."""
+    version = image.name.removeprefix("vmlinuz-")
+    if not image.is_file() or not _complete(modules / version):
+        raise LabUnavailable(
+            f"{image} is no kernel with modules in {modules / version}: "
+            f"expected a file vmlinuz-VERSION, and {', '.join(_MODULES)}"
+        )
+    return Kernel(version, image.resolve())
+
+
 def _age(image: Path) -> list[int]:
     return [int(number) for number in re.findall(r"\d+", image.name)]
 

@@ -22,6 +22,7 @@ from rds_csi.lab.host import (
     LabUnavailable,
     Say,
     check,
+    given_kernel,
     install_programs,
     kernel,
 )
@@ -46,12 +47,16 @@ def _echo(text: str) -> None:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Lab:
-    """The machine's settings. ``say`` is told what is installed on the host."""
+    """The machine's settings. ``say`` is told what is installed on the host.
+
+    ``image``: the kernel to boot; else the newest that is at hand, or Debian's.
+    """
 
     say: Say = _echo
     memory: str = "2G"
     cpus: int = 2
     cache: Path = CACHE
+    image: Path | None = None
 
     def prepare(self) -> Kernel:
         """Install on the host what is missing.
@@ -61,7 +66,7 @@ class Lab:
         check()
         _vng()
         install_programs(self.say)
-        return kernel(self.say, self.cache)
+        return given_kernel(self.image) if self.image else kernel(self.say, self.cache)
 
     def run(
         self,

@@ -53,6 +53,18 @@ def test_a_kernel_whose_modules_are_not_there_is_none(tmp_path: Path) -> None:
     assert host.find_kernel([tmp_path, tmp_path / "nowhere"], tmp_path / "modules") is None
 
 
+def test_a_kernel_that_is_given_is_taken_or_refused(tmp_path: Path) -> None:
+    boot, modules = tmp_path / "boot", tmp_path / "modules"
+    make_kernel(boot, modules, "6.12.1-amd64")
+    image = boot / "vmlinuz-6.12.1-amd64"
+    assert host.given_kernel(image, modules) == Kernel("6.12.1-amd64", image)
+    with pytest.raises(LabUnavailable, match="no kernel with modules"):
+        host.given_kernel(boot / "vmlinuz-6.13.0", modules)
+    (boot / "vmlinuz-6.13.0").touch()
+    with pytest.raises(LabUnavailable, match="nvme-tcp"):
+        host.given_kernel(boot / "vmlinuz-6.13.0", modules)
+
+
 def test_what_is_on_the_path_is_not_missing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
