@@ -25,7 +25,7 @@ from rds_csi.errors import (
 from rds_csi.filesystem import paths
 from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.mounts import Mount, Mounts
-from rds_csi.nodeops.volumes import Initiator, Volumes
+from rds_csi.nodeops.volumes import Initiator, Volumes, staged_volume
 from rds_csi.nvme.sysfs import Namespace
 from rds_csi.parameters import Target
 from rds_csi.staging import StagedVolume, StagingStore
@@ -62,15 +62,8 @@ class Publish:
 
     def record(self) -> StagedVolume:
         """What is kept of the volume where its own record was lost."""
-        return StagedVolume(
-            volume=self.volume,
-            nqn=self.target.nqn,
-            address=self.target.address,
-            port=self.target.port,
-            staging_path=self.staging_path,
-            fs_type=self.capability.file_system,
-            read_only=self.read_only,
-            mount_flags=self.capability.mount_flags,
+        return staged_volume(
+            self.volume, self.target, self.staging_path, self.capability, read_only=self.read_only
         )
 
 

@@ -27,7 +27,7 @@ from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mount, Mounts
 from rds_csi.filesystem.options import mount_options
 from rds_csi.filesystem.paths import kind
-from rds_csi.nodeops.volumes import Initiator, Volumes, belongs
+from rds_csi.nodeops.volumes import Initiator, Volumes, belongs, staged_volume
 from rds_csi.nvme.sysfs import Namespace
 from rds_csi.parameters import ConnectionConfig, Target
 from rds_csi.staging import StagedVolume, StagingStore
@@ -55,15 +55,8 @@ class Stage:
 
     def record(self) -> StagedVolume:
         """What is kept of it."""
-        return StagedVolume(
-            volume=self.volume,
-            nqn=self.target.nqn,
-            address=self.target.address,
-            port=self.target.port,
-            staging_path=self.path,
-            fs_type=self.capability.file_system,
-            read_only=self.read_only,
-            mount_flags=self.capability.mount_flags,
+        return staged_volume(
+            self.volume, self.target, self.path, self.capability, read_only=self.read_only
         )
 
 
