@@ -129,6 +129,12 @@ _node_options = _options(
     _option("--connects", type=int, default=8, help="NVMe connects at once."),
     _option("--reap-interval", type=float, default=600.0, help="Seconds between orphan searches."),
     _option("--reap-grace", type=float, default=300.0, help="Age at which an orphan is one."),
+    _option(
+        "--startup-taint",
+        metavar="KEY",
+        default="",
+        help="Taint to take off this Kubernetes node once the driver is registered; empty: none.",
+    ),
 )
 
 

@@ -18,6 +18,10 @@ DEFAULT_DRIVER_NAME: Final = "csi.rds-csi.io"
 DEFAULT_NQN_PREFIX: Final = "nqn.2000-02.com.mikrotik"
 _DRIVER_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
 _LISTEN: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]*):([0-9]{1,5})")
+_SUBDOMAIN: Final = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
+_NODE_NAME: Final = re.compile(_SUBDOMAIN)
+_TAINT_KEY: Final = re.compile(rf"({_SUBDOMAIN}/)?[A-Za-z0-9]([A-Za-z0-9._-]{{0,61}}[A-Za-z0-9])?")
+"""Kubernetes: names are DNS subdomains, taint keys are written like keys of labels."""
 _CLUSTER_ID: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
 MAXIMUM_SOCKET_PATH: Final = 107
 """Bytes; Linux ``sockaddr_un.sun_path``."""
@@ -137,7 +141,8 @@ class NodeConfig:
     """What the node service needs.
 
     ``state_dir`` is a directory of the host that outlives the pod. ``max_volumes`` 0 leaves the
-    scheduler unlimited.
+    scheduler unlimited. ``startup_taint`` is the key of a taint that is removed from the
+    Kubernetes node of the name ``node_id`` once the driver is registered; empty: none.
     """
 
     node_id: str
@@ -147,6 +152,7 @@ class NodeConfig:
     connects: int = 8
     reap_interval: float = 600.0
     reap_grace: float = 300.0
+    startup_taint: str = ""
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching anything."""
@@ -163,6 +169,20 @@ class NodeConfig:
             raise ConfigurationError("--connects must be from 1 to 64")
         _positive("--reap-interval", self.reap_interval)
         _positive("--reap-grace", self.reap_grace)
+        if self.startup_taint:
+            self._check_startup_taint()
+
+    def _check_startup_taint(self) -> None:
+        if len(self.startup_taint) > 253 or not _TAINT_KEY.fullmatch(self.startup_taint):
+            raise ConfigurationError(
+                f"--startup-taint {self.startup_taint!r} is not the key of a taint, like "
+                f"{DEFAULT_DRIVER_NAME}/agent-not-ready; its value and effect do not belong to it"
+            )
+        if not _NODE_NAME.fullmatch(self.node_id):
+            raise ConfigurationError(
+                f"--startup-taint needs the name of the Kubernetes node as --node-id, and "
+                f"{self.node_id!r} cannot be one"
+            )
 
 
 def volume_defaults(values: dict[str, str]) -> VolumeParameters:

@@ -335,6 +335,28 @@ def _node_part(
     return Part(
         service=service,
         prepare=reaper.at_start,
-        background={"reaper": reaper.run, **(watch.services(runner, states) if watch else {})},
+        background={
+            "reaper": reaper.run,
+            **(watch.services(runner, states) if watch else {}),
+            **_startup_taint(config, settings, node_id),
+        },
         close=runner.close,
     )
+
+
+def _startup_taint(config: DriverConfig, settings: NodeConfig, node_id: str) -> dict[str, Service]:
+    """The service that takes the startup taint off this node, where there is to be one."""
+    if not settings.startup_taint:
+        return {}
+    from rds_csi.apiserver import in_cluster  # noqa: PLC0415 - only where it is asked
+    from rds_csi.taint import StartupTaint  # noqa: PLC0415
+
+    taint = StartupTaint(
+        in_cluster(),
+        key=settings.startup_taint,
+        node=settings.node_id,
+        driver=config.driver_name,
+        node_id=node_id,
+        limited=settings.max_volumes > 0,
+    )
+    return {"startup_taint": taint.run}

@@ -87,6 +87,7 @@ def test_host_keys_from_a_file_and_a_value(started: list[tuple], tmp_path: Path)
         ("node", {"RDS_CSI_NODE_ID": ""}, "--node-id"),
         ("node", {"RDS_CSI_STATE_DIR": "state"}, "--state-dir"),
         ("node", {"RDS_CSI_CLUSTER_ID": "a b"}, "--cluster-id"),
+        ("node", {"RDS_CSI_STARTUP_TAINT": "a:NoExecute"}, "--startup-taint"),
     ],
 )
 def test_a_wrong_setting_is_one_sentence(

@@ -84,11 +84,24 @@ def test_the_development_flag_replaces_the_host_key() -> None:
         ({"connects": 0}, "--connects"),
         ({"reap_interval": 0.0}, "--reap-interval"),
         ({"reap_grace": 0.0}, "--reap-grace"),
+        ({"startup_taint": "a/b:NoExecute"}, "--startup-taint"),
+        ({"startup_taint": "a/b=c"}, "--startup-taint"),
+        ({"startup_taint": "a/b/c"}, "--startup-taint"),
+        ({"startup_taint": "A.example/b"}, "--startup-taint"),
+        ({"startup_taint": "/b"}, "--startup-taint"),
+        ({"startup_taint": "x" * 64}, "--startup-taint"),
+        ({"startup_taint": f"{'a' * 250}/bcd"}, "--startup-taint"),
+        ({"startup_taint": "a/b", "node_id": "Worker_1"}, "--startup-taint needs the name"),
     ],
 )
 def test_wrong_settings_of_the_node(change: dict[str, Any], flag: str) -> None:
     with pytest.raises(ConfigurationError, match=flag):
         replace(NODE, **change)
+
+
+@pytest.mark.parametrize("key", ["agent-not-ready", "csi.example.org/Agent_not.ready", "a/b"])
+def test_keys_of_taints(key: str) -> None:
+    assert replace(NODE, startup_taint=key, node_id="ip-10-0-0-1.example").startup_taint == key
 
 
 def test_defaults_of_the_parameters_come_as_text() -> None:
