@@ -117,6 +117,10 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
     "limits of the node": {"node": {"maxVolumes": 32, "connects": 4}},
     "reaper": {"node": {"reapInterval": 60, "reapGrace": 3600}},
     "health port": {"node": {"healthPort": 9999}},
+    "startup taint": {"node": {"startupTaint": {"enabled": True}}},
+    "startup taint of one's own": {
+        "node": {"startupTaint": {"enabled": True, "key": "example.org/x"}, "tolerations": []}
+    },
     "flags of the node": {"node": {"extraArgs": ["--drain-budget=10"]}},
     "node's pods": {
         "node": {

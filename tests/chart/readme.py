@@ -54,6 +54,27 @@ The controller's fit the profile "restricted".
 Every node needs the module `nvme-tcp` (Ubuntu: package `linux-modules-extra-...`) and must reach
 `rds.nvmeAddress`; only the controller's pods need to reach `rds.address`.
 
+## New nodes
+
+So that no pod with a volume comes to a new node before the driver: `node.startupTaint.enabled`, and
+nodes that are born with the taint `<driverName>/agent-not-ready` (`docs/operations.md`).
+
+## Coming from the Go driver's chart
+
+| there | here |
+| --- | --- |
+| `rds.managementIP`, `rds.sshPort`, `rds.sshUser` | `rds.address`, `rds.port`, `rds.user` |
+| `rds.storageIP`, `rds.nvmePort` | `rds.nvmeAddress`, `rds.nvmePort` |
+| `rds.basePath` | `rds.volumePath` |
+| `rds.secretName` | `rds.existingSecret.name` |
+| its `rds-private-key`, `rds-host-key` | `rds.existingSecret.privateKeyKey`, `.hostKeysKey` |
+| `rds.insecureSkipVerify` | nothing: the host key is required |
+| `controller.orphanReconciler` | nothing: volumes are deleted by Kubernetes only |
+| `node.kubeletPath` | `node.kubeletDir` |
+| `monitoring.*` | `metrics.*` |
+
+`driverName` must be the one in your PersistentVolumes. The way over is in `docs/operations.md`.
+
 ## What must not change
 
 `clusterId`, `driverName` and `nqnPrefix` stand in every volume. A release remembers its cluster id

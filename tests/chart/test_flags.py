@@ -29,6 +29,8 @@ LEFT_TO_EXTRA_ARGS = {
     "simulate": {"--nvme-port", "--quirk", "--control", "--ready-file"},
 }
 """Flags that no value sets."""
+ALL_FLAGS = {"node": {"startupTaint": {"enabled": True}}}
+"""For the flags that are there only if something is on."""
 
 
 def words(name: str) -> list[str]:
@@ -47,7 +49,7 @@ def component(name: str) -> tuple[str, str]:
 
 @pytest.mark.parametrize("name", sorted(LEFT_TO_EXTRA_ARGS))
 def test_every_flag_of_the_driver_is_set_or_left_out_on_purpose(chart: Chart, name: str) -> None:
-    base = SIMULATED if name == "simulate" else BASE
+    base = SIMULATED if name == "simulate" else merged(BASE, ALL_FLAGS)
     command, *args = container(chart.objects(base), *component(name))["args"]
     assert command == name
     rendered = [flag(word) for word in args]

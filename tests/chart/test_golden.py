@@ -24,6 +24,7 @@ RENDERS: Mapping[str, Mapping[str, Any]] = {
                 "serviceMonitor": {"enabled": True},
             },
             "networkPolicy": {"enabled": True},
+            "node": {"startupTaint": {"enabled": True}},
         },
     ),
 }

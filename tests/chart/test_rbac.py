@@ -8,7 +8,10 @@ from typing import Any
 
 import pytest
 
+from rds_csi.apiserver import ApiServer
+from rds_csi.taint import StartupTaint
 from tests.chart.conftest import BASE, Chart, merged, one
+from tests.unit.fakes.api_server import FakeApiServer
 
 TABLE: dict[str, Any] = tomllib.loads((Path(__file__).with_name("sidecars.toml")).read_text())
 Permission = tuple[str, str, str]
@@ -83,6 +86,28 @@ def test_the_controllers_account_alone_is_bound(chart: Chart, options: tuple[str
     bindings = [each for each in chart.objects(values(options)) if "roleRef" in each]
     account = {"kind": "ServiceAccount", "name": "rds-rds-csi-controller", "namespace": "storage"}
     assert all(each["subjects"] == [account] for each in bindings)
+
+
+async def asked(folder: Path) -> set[Permission]:
+    """What the driver asks the API server for when it removes a startup taint."""
+    resources = {"nodes": "", "csinodes": "storage.k8s.io"}
+    async with FakeApiServer(folder) as server:
+        server.put_csi_node("n", {"name": "d", "nodeID": "i"})
+        server.put_node("n", {"key": "k", "effect": "NoExecute"})
+        api = ApiServer("127.0.0.1", server.port, server.account)
+        taint = StartupTaint(api, key="k", node="n", driver="d", node_id="i", limited=False)
+        await taint.run()
+        asked = {(method.lower(), path.split("/")[-2]) for method, path in server.requests}
+    return {(resources[resource], resource, verb) for verb, resource in asked}
+
+
+async def test_a_node_may_do_what_it_asks_for_if_it_asks(chart: Chart, tmp_path: Path) -> None:
+    on = chart.objects(merged(BASE, {"node": {"startupTaint": {"enabled": True}}}))
+    assert granted(one(on, "ClusterRole", "-node")) == await asked(tmp_path / "api")
+    [subject] = one(on, "ClusterRoleBinding", "-node")["subjects"]
+    assert subject["name"] == "rds-rds-csi-node"
+    bindings = [each for each in chart.objects(BASE) if "roleRef" in each]
+    assert "rds-rds-csi-node" not in str(bindings)
 
 
 def test_nobody_reads_secrets_or_has_wildcards() -> None:

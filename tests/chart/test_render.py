@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
+from rds_csi.apiserver import SERVICE_ACCOUNT
 from tests.chart.combinations import COMBINATIONS
 from tests.chart.conftest import (
     BASE,
@@ -198,15 +199,36 @@ def test_controller_is_not_privileged(chart: Chart) -> None:
     assert not any("hostPath" in volume for volume in spec["volumes"])
 
 
-def test_only_sidecars_of_the_controller_get_a_token(chart: Chart) -> None:
-    objects = chart.objects(merged(BASE, {"sidecars": {"snapshotter": {"enabled": True}}}))
-    with_token = {
-        each["name"]
-        for _, spec in pod_specs(objects)
+def with_token(objects: list[dict[str, Any]]) -> set[tuple[str, str]]:
+    """Pods and containers that may speak to the API server."""
+    return {
+        (owner.rpartition("-")[2], each["name"])
+        for owner, spec in pod_specs(objects)
         for each in spec["containers"]
         if any(mount["name"] == "api-token" for mount in each.get("volumeMounts", []))
     }
-    assert with_token == {"csi-provisioner", "csi-attacher", "csi-resizer", "csi-snapshotter"}
+
+
+def test_only_sidecars_of_the_controller_get_a_token(chart: Chart) -> None:
+    objects = chart.objects(merged(BASE, {"sidecars": {"snapshotter": {"enabled": True}}}))
+    names = {"csi-provisioner", "csi-attacher", "csi-resizer", "csi-snapshotter"}
+    assert with_token(objects) == {("controller", name) for name in names}
+
+
+@pytest.mark.parametrize("key", ["", "example.org/x"])
+def test_startup_taint(chart: Chart, key: str) -> None:
+    values = {"node": {"tolerations": [], "startupTaint": {"enabled": True, "key": key}}}
+    objects = chart.objects(merged(BASE, values))
+    expected = key or "csi.rds-csi.io/agent-not-ready"
+    driver = container(objects, "node", "rds-csi")
+    assert f"--startup-taint={expected}" in driver["args"]
+    [spec] = [spec for owner, spec in pod_specs(objects) if owner.endswith("-node")]
+    assert spec["tolerations"] == [{"key": expected, "operator": "Exists"}]
+    [mount] = [each for each in driver["volumeMounts"] if each["name"] == "api-token"]
+    assert mount["mountPath"] == str(SERVICE_ACCOUNT)
+    added = with_token(objects) - with_token(chart.objects(BASE))
+    assert added == {("node", "rds-csi")}
+    assert "--startup-taint" not in str(container(chart.objects(BASE), "node", "rds-csi")["args"])
 
 
 def test_node_lives_in_the_hosts_network(chart: Chart) -> None:

@@ -146,6 +146,7 @@ WRONG: list[tuple[str, Any]] = [
     ("node/maxVolumes", -1),
     ("node/reapGrace", 0),
     ("node/healthPort", 70000),
+    ("node/startupTaint/key", "csi.rds-csi.io/agent-not-ready=:NoExecute"),
     ("csiDriver/fsGroupPolicy", "file"),
     ("storageCapacity/pollInterval", "60"),
     ("sidecars/timeout", 60),

@@ -12,6 +12,7 @@ import os
 import signal
 import socket
 import sys
+import tomllib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -20,8 +21,10 @@ import pytest
 from grpclib.client import Channel
 
 from rds_csi.csi import v1 as csi
+from rds_csi.messages import CONDITION_CAPABILITY_OF_CONTROLLER
 from tests.chart.conftest import SIMULATED, Chart, container, merged, one, pod_specs
 
+TABLE: dict[str, Any] = tomllib.loads((Path(__file__).with_name("sidecars.toml")).read_text())
 GIB = 1024**3
 CAPABILITY = csi.VolumeCapability(
     mount=csi.VolumeCapabilityMountVolume(fs_type="ext4"),
@@ -143,6 +146,7 @@ async def test_controller_and_simulator(chart: Chart, tmp_path: Path) -> None:
         channel = Channel(path=str(path))
         stack.callback(channel.close)
         await make_and_delete(channel)
+        await check_what_sidecars_need(channel)
         reader, writer = await connect(metrics)
         writer.write(b"GET /metrics HTTP/1.1\r\nHost: a\r\n\r\n")
         async with asyncio.timeout(30):
@@ -170,6 +174,23 @@ async def make_and_delete(channel: Channel) -> None:
     assert made.volume.capacity_bytes == GIB
     assert made.volume.volume_context["nqn"].endswith(made.volume.volume_id)
     await stub.delete_volume(csi.DeleteVolumeRequest(volume_id=made.volume.volume_id), timeout=60)
+
+
+async def check_what_sidecars_need(channel: Channel) -> None:
+    """Which of the sidecars would exit, or do nothing: values.yaml says it of one."""
+    stub = csi.ControllerStub(channel)
+    answer = await stub.controller_get_capabilities(
+        csi.ControllerGetCapabilitiesRequest(), timeout=30
+    )
+    offered = {int(each.rpc.type) for each in answer.capabilities if each.rpc}
+    numbers = {each.name: int(each) for each in csi.ControllerServiceCapabilityRpcType}
+    numbers["VOLUME_CONDITION"] = CONDITION_CAPABILITY_OF_CONTROLLER
+    without = {
+        name
+        for name, each in TABLE.items()
+        if not {numbers[need] for need in each.get("needs", [])} <= offered
+    }
+    assert without == {"snapshotter"}
 
 
 @pytest.mark.timeout(240)

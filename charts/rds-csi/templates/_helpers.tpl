@@ -224,6 +224,27 @@ the API token. Takes a dict: root, name, values, port, args; env.
     - {name: api-token, mountPath: /var/run/secrets/kubernetes.io/serviceaccount, readOnly: true}
 {{- end -}}
 
+{{/* Key of the taint that nodes are born with. */}}
+{{- define "rds-csi.startupTaint" -}}
+{{ default (printf "%s/agent-not-ready" .Values.driverName) .Values.node.startupTaint.key }}
+{{- end -}}
+
+{{/* The volume api-token: what the kubelet would mount into every container of a pod. */}}
+{{- define "rds-csi.apiToken" -}}
+- name: api-token
+  projected:
+    defaultMode: 0444
+    sources:
+      - serviceAccountToken: {path: token, expirationSeconds: 3607}
+      - configMap:
+          name: kube-root-ca.crt
+          items: [{key: ca.crt, path: ca.crt}]
+      - downwardAPI:
+          items:
+            - path: namespace
+              fieldRef: {fieldPath: metadata.namespace}
+{{- end -}}
+
 {{/* A StorageClass parameter as text. Helm reads numbers as floats: 1000000 would be 1e+06. */}}
 {{- define "rds-csi.text" -}}
 {{- if kindIs "float64" . }}{{ int64 . }}{{ else }}{{ . }}{{ end -}}
