@@ -19,7 +19,7 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
 nox.options.sessions = [
-    *("lint", "types", "proto", "unit", "simulator", "chart", "alerts", "sanity", "kernel"),
+    *("lint", "types", "proto", "docs", "unit", "simulator", "chart", "alerts", "sanity", "kernel"),
 ]
 
 ROOT = Path(__file__).parent
@@ -60,6 +60,13 @@ def proto(session: nox.Session) -> None:
 
 
 @nox.session
+def docs(session: nox.Session) -> None:
+    """The site builds strictly, and what the pages print works."""
+    sync(session, "docs")
+    session.run("pytest", "tests/docs", junit("docs"), f"--helm={helm(session)}", *session.posargs)
+
+
+@nox.session
 def unit(session: nox.Session) -> None:
     """Rules, parsers, single rooms; with branch coverage."""
     sync(session, "test", "proto")
@@ -78,14 +85,8 @@ def simulator(session: nox.Session) -> None:
 def chart(session: nox.Session) -> None:
     """The chart: rendered by Helm, read by Kubernetes' own types, its command lines started."""
     sync(session, "test")
-    helm = BUILD / "tools" / f"helm-{HELM}"
-    if not helm.exists():
-        # Helm's own releases are built so: it has to know a version without a cluster.
-        known = "-X helm.sh/helm/v3/pkg/chartutil.k8sVersion"
-        flags = f"-ldflags={known}Major=1 {known}Minor={max(CHART_DECODERS).partition('.')[2]}"
-        go_install(session, f"helm.sh/helm/v3/cmd/helm@{HELM}", helm, flags)
     decoders(session)
-    tools = [f"--helm={helm}", f"--decoders={helm.parent}"]
+    tools = [f"--helm={helm(session)}", f"--decoders={BUILD / 'tools'}"]
     session.run("pytest", "tests/chart", junit("chart"), *tools, *session.posargs)
 
 
@@ -276,6 +277,17 @@ def csi_sanity(session: nox.Session) -> Path:
     if not binary.exists():
         module = f"github.com/kubernetes-csi/csi-test/v5/cmd/csi-sanity@{CSI_SANITY}"
         go_install(session, module, binary)
+    return binary
+
+
+def helm(session: nox.Session) -> Path:
+    """Helm, built once."""
+    binary = BUILD / "tools" / f"helm-{HELM}"
+    if not binary.exists():
+        # Helm's own releases are built so: it has to know a version without a cluster.
+        known = "-X helm.sh/helm/v3/pkg/chartutil.k8sVersion"
+        flags = f"-ldflags={known}Major=1 {known}Minor={max(CHART_DECODERS).partition('.')[2]}"
+        go_install(session, f"helm.sh/helm/v3/cmd/helm@{HELM}", binary, flags)
     return binary
 
 
