@@ -4,12 +4,16 @@ import re
 from collections.abc import Iterator
 from typing import Final
 
+import asyncssh
+
+from rds_csi.simulator.access import Rights, rights_of
 from rds_csi.simulator.device import Device
 from rds_csi.simulator.faults import Fault
 from rds_csi.simulator.grammar import Grammar
 from rds_csi.simulator.interpreter import Interpreter, PromptSignal, ReturnSignal
 from rds_csi.simulator.journal import Exec
 from rds_csi.simulator.language import run_language_command
+from rds_csi.simulator.menus.kept import KINDS, kept
 from rds_csi.simulator.menus.tree import MenuTree, grammar
 from rds_csi.simulator.parser import parse
 from rds_csi.simulator.scanner import ParseFault
@@ -37,6 +41,8 @@ class Console:
 
     def __init__(self, device: Device) -> None:
         self._device = device
+        for kind in KINDS:
+            kept(device, kind)  # a new device has a user, too
         self._grammar: Grammar | None = None
         self._grammar_settings: object = None
 
@@ -48,16 +54,27 @@ class Console:
             self._grammar_settings = self._device.settings
         return self._grammar
 
+    def rights_of(self, user: str, key: asyncssh.SSHKey, peer: str) -> Rights | None:
+        """What the user may do who shows this key from that address; None: not log in."""
+        return rights_of(self._device.store, user, key, peer)
+
     async def run(
-        self, line: str, record: Exec, *, width: int, failing: Fault | None = None
+        self,
+        line: str,
+        record: Exec,
+        *,
+        width: int,
+        failing: Fault | None = None,
+        rights: Rights | None = None,
     ) -> str:
         """Run ``line`` (bytes as characters); what it prints. ``record`` learns how it went.
 
-        ``failing`` is a runtime error that one of its commands is to meet.
+        ``failing`` is a runtime error that one of its commands is to meet, ``rights`` what the
+        user may do (None: everything).
 
         Raises PromptSignal when the console would wait for input.
         """
-        menus = MenuTree(self._device, record, failing)
+        menus = MenuTree(self._device, record, failing, rights)
         output: list[str] = []
         try:
             # Each line of text is a command line of its own: a line end ends a command.

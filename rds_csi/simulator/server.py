@@ -22,6 +22,7 @@ _GARBAGE: Final = "\x1b[?1;2c\r\n%%%% interrupted by peer %%%%\r\n"
 _LOGIN_OPTIONS: Final = re.compile(r"\+.*?(\d+)w")
 
 Process = asyncssh.SSHServerProcess[bytes]
+Connection = asyncssh.SSHServerConnection
 
 
 class Server:
@@ -104,9 +105,19 @@ class Server:
         self._connections.discard(connection)
         self._channels.pop(connection, None)
 
-    def admits(self, key: asyncssh.SSHKey) -> bool:
-        """Whether the key may log in now."""
-        return not self._faults.refuse_auth and key.public_data in self.authorized
+    def admits(self, user: str, key: asyncssh.SSHKey, connection: Connection) -> bool:
+        """Whether the key may log in now; the connection gets the rights of its user.
+
+        Keys that were authorized from outside may do everything, under any name.
+        """
+        if self._faults.refuse_auth:
+            return False
+        if key.public_data in self.authorized:
+            return True
+        peer = connection.get_extra_info("peername")[0]
+        rights = self._console.rights_of(user.partition("+")[0], key, peer)
+        connection.set_extra_info(rights=rights)
+        return rights is not None
 
     def _patch_keepalive(self, connection: asyncssh.SSHServerConnection) -> None:
         """Make the answer to keepalives depend on the quirk; asyncssh always says yes."""
@@ -180,7 +191,8 @@ class Server:
         width = int(options.group(1)) if options else self._quirks.width
         failing = fault if fault and fault.kind == "runtime-error" else None
         line = from_text(record.line)
-        text = await self._console.run(line, record, width=width, failing=failing)
+        rights = process.get_extra_info("rights")
+        text = await self._console.run(line, record, width=width, failing=failing, rights=rights)
         output = text.encode("latin-1")
         record.output = output.decode("utf-8", "replace")
         return output
@@ -246,5 +258,5 @@ class _Login(asyncssh.SSHServer):
 
     def validate_public_key(self, username: str, key: asyncssh.SSHKey) -> bool:
         """Whether the key is authorized."""
-        del username
-        return self._server.admits(key)
+        connection = self._connection
+        return connection is not None and self._server.admits(username, key, connection)

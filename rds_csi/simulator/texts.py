@@ -35,6 +35,16 @@ EXPORT_FAILED: Final = "failure: could not export"
 COMPRESS: Final = "compression only available for btrfs"
 """Documented."""
 
+NOT_PERMITTED: Final = "not enough permissions (9)"
+"""Seen."""
+BAD_KEY: Final = "unable to load key file (wrong format or bad passphrase)!"
+"""Seen, for ECDSA keys."""
+
+
+def bad_value(name: str) -> str:
+    """Inferred."""
+    return f"invalid value for argument {name}"
+
 
 def bad_enum(name: str) -> str:
     """Seen."""

@@ -143,9 +143,7 @@ def test_claim_and_pod_fit_each_other_and_the_chart(rendered: Objects, manifests
     [container] = pod["spec"]["containers"]
     [mount] = container["volumeMounts"]
     assert mount["name"] == volume["name"]
-    assert all(
-        f"{mount['mountPath']}/" in word for word in container["command"] if "while" in word
-    )
+    assert all(f"{mount['mountPath']}/" in word for word in container["command"] if "while" in word)
     controller = of_kind(rendered, "Deployment")["rds-csi-controller"]
     images = [each["image"] for each in controller["spec"]["template"]["spec"]["containers"]]
     assert container["image"] in images

@@ -80,7 +80,9 @@ def test_the_picture_is_shown(site: Path) -> None:
 def test_every_alert_is_listed() -> None:
     rules = yaml.safe_load((ROOT / "charts/rds-csi/files/rules.yaml").read_text())
     alerts = {
-        rule["alert"]: rule["labels"]["severity"] for group in rules["groups"] for rule in group["rules"]
+        rule["alert"]: rule["labels"]["severity"]
+        for group in rules["groups"]
+        for rule in group["rules"]
     }
     listed = re.findall(
         r"^\| \[(\w+)\]\(\1\.md\) \| (\w+) \|$", (RUNBOOKS / "README.md").read_text(), re.MULTILINE

@@ -1,19 +1,35 @@
-"""``/system``: resource, package, identity."""
+"""``/system``: resource, package, identity; and ``/ip/ssh``, another single object."""
 
 import os
 from collections.abc import Iterable
+from typing import Any, Final
 
 from rds_csi.simulator import printing
 from rds_csi.simulator.device import Device
 from rds_csi.simulator.files import INTERNAL_SIZE
 from rds_csi.simulator.grammar import FIND, GET, PRINT_PARAMETERS, MenuNode, Verb, values
 from rds_csi.simulator.interpreter import Call, Row
+from rds_csi.simulator.menus.properties import Form, Property
 from rds_csi.simulator.menus.table import Table
 from rds_csi.simulator.texts import bad_enum
 from rds_csi.simulator.values import Array, Duration, Id, RuntimeFault, Value, text_of
 
 _PRINT = Verb("print", PRINT_PARAMETERS)
 _GET = Verb("get", values("value-name"), unnamed=("value-name",))
+
+_SSH: Final = (
+    Property("strong-crypto", Form.YES_NO, default=False),
+    Property("host-key-size", Form.NUMBER, 2048, low=1024, high=8192),
+    Property("host-key-type", Form.ENUM, "rsa", choices=("rsa", "ed25519"), since=(7, 9)),
+    Property("always-allow-password-login", Form.YES_NO, default=False, until=(7, 21)),
+    Property(
+        "password-authentication",
+        Form.ENUM,
+        "yes-if-no-key",
+        choices=("yes", "no", "yes-if-no-key"),
+        since=(7, 21),
+    ),
+)
 
 
 class Single:
@@ -96,6 +112,42 @@ class IdentityMenu(Single):
         self._device.store.identity = text_of(call.arguments.get("name", ""))
         self._device.store.dirty = True
         return None
+
+
+class SshMenu(Single):
+    """``/ip/ssh``: kept and shown; the simulator's keys and ciphers stay as they are."""
+
+    def __init__(self, device: Device) -> None:
+        self._device = device
+        self._known = {each.name: each for each in _of_version(device)}
+
+    @staticmethod
+    def node(device: Device) -> MenuNode:
+        """Its command tree."""
+        settings = Verb("set", values(*(each.name for each in _of_version(device))))
+        return MenuNode(verbs={"print": _PRINT, "get": _GET, "set": settings})
+
+    def _kept(self) -> dict[str, Any]:
+        [item] = self._device.store.kept.setdefault("ip/ssh", [{}])
+        return item
+
+    def row(self) -> Row:
+        """The settings."""
+        return {name: self._kept().get(name, each.default) for name, each in self._known.items()}
+
+    async def execute(self, call: Call) -> Value:
+        """Also ``set``."""
+        if call.command.verb != "set":
+            return await super().execute(call)
+        given = {name: self._known[name].parse(value) for name, value in call.arguments.items()}
+        self._kept().update(given)
+        self._device.store.dirty = True
+        return None
+
+
+def _of_version(device: Device) -> list[Property]:
+    version = device.settings.version
+    return [each for each in _SSH if each.since <= version < each.until]
 
 
 class PackageMenu(Table):

@@ -1,8 +1,10 @@
 """The command tree of a device, and who runs what in it."""
 
 import asyncio
+from dataclasses import replace
 from typing import Protocol
 
+from rds_csi.simulator.access import Rights, needed
 from rds_csi.simulator.device import Device
 from rds_csi.simulator.faults import Fault
 from rds_csi.simulator.grammar import LANGUAGE, Grammar, MenuNode, verbs
@@ -10,7 +12,9 @@ from rds_csi.simulator.interpreter import Call
 from rds_csi.simulator.journal import Exec
 from rds_csi.simulator.menus.disk import DiskMenu
 from rds_csi.simulator.menus.file import FileMenu
-from rds_csi.simulator.menus.system import IdentityMenu, PackageMenu, ResourceMenu
+from rds_csi.simulator.menus.kept import KINDS, KeptMenu
+from rds_csi.simulator.menus.system import IdentityMenu, PackageMenu, ResourceMenu, SshMenu
+from rds_csi.simulator.texts import NOT_PERMITTED
 from rds_csi.simulator.values import RuntimeFault, Value, text_of, to_text
 
 
@@ -33,6 +37,14 @@ def grammar(device: Device) -> Grammar:
         "file": FileMenu.node(device),
         "system": MenuNode(menus=system),
     }
+    kinds = {kind.path: KeptMenu.node(device, kind) for kind in KINDS}
+    menus["user"] = replace(
+        kinds["user",],
+        menus={"group": kinds["user", "group"], "ssh-keys": kinds["user", "ssh-keys"]},
+    )
+    firewall = MenuNode(menus={"filter": kinds["ip", "firewall", "filter"]})
+    address = {"service": kinds["ip", "service"], "ssh": SshMenu.node(device), "firewall": firewall}
+    menus["ip"] = MenuNode(menus=address)
     version = device.settings.version
     return Grammar(version, MenuNode(menus=menus), verbs(version, LANGUAGE))
 
@@ -40,8 +52,12 @@ def grammar(device: Device) -> Grammar:
 class MenuTree:
     """Runs menu commands for one exec, and enters them in its journal record."""
 
-    def __init__(self, device: Device, record: Exec, failing: Fault | None) -> None:
+    def __init__(
+        self, device: Device, record: Exec, failing: Fault | None, rights: Rights | None = None
+    ) -> None:
+        """``rights``: what the user may do; None: everything."""
         self._device = device
+        self._rights = rights
         self._failing = failing
         self._record = record
         self._menus: dict[tuple[str, ...], Menu] = {
@@ -50,6 +66,8 @@ class MenuTree:
             ("system", "resource"): ResourceMenu(device),
             ("system", "identity"): IdentityMenu(device),
             ("system", "package"): PackageMenu(device),
+            ("ip", "ssh"): SshMenu(device),
+            **{kind.path: KeptMenu(device, kind) for kind in KINDS},
         }
 
     async def execute(self, call: Call) -> Value:
@@ -58,6 +76,8 @@ class MenuTree:
             await asyncio.sleep(0)
         arguments = {name: to_text(text_of(value)) for name, value in call.arguments.items()}
         self._record.enter(call.command.name, arguments)
+        if self._rights is not None and needed(call.command) not in self._rights:
+            raise RuntimeFault(NOT_PERMITTED)
         failing = self._failing
         if failing and failing.command in ("", call.command.name):
             self._failing = None
