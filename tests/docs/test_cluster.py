@@ -48,7 +48,8 @@ def pages() -> list[Path]:
 
 def installs(page: Path) -> list[list[str]]:
     """The ``helm install`` and ``helm upgrade`` commands of a page."""
-    every = [words for block in blocks(page, "sh") for words in commands(block.text)]
+    texts = [block.text for block in blocks(page, "sh") if "helm " in block.text]
+    every = [words for text in texts for words in commands(text)]
     return [words for words in every if words[0] == "helm" and {"install", "upgrade"} & set(words)]
 
 

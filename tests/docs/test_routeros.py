@@ -1,5 +1,6 @@
 """The blocks for RouterOS run on the simulated RDS, and give the driver what it needs, no more."""
 
+import contextlib
 import re
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -57,8 +58,8 @@ class Administrator:
             await self.enter(line)
 
 
-@pytest.fixture
-async def rds(tmp_path: Path) -> AsyncIterator[Rds]:
+@contextlib.asynccontextmanager
+async def device(tmp_path: Path) -> AsyncIterator[Rds]:
     """A new device: nobody but its administrator may log in."""
     key_file = tmp_path / "id_ed25519"
     key = asyncssh.generate_private_key("ssh-ed25519", comment="rds-csi")
@@ -71,6 +72,12 @@ async def rds(tmp_path: Path) -> AsyncIterator[Rds]:
         found = Rds(simulator, key_file)
         yield found
         await found.close()
+
+
+@pytest.fixture
+async def rds(tmp_path: Path) -> AsyncIterator[Rds]:
+    async with device(tmp_path) as found:
+        yield found
 
 
 @pytest.fixture

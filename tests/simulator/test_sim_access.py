@@ -34,9 +34,12 @@ async def ask(rds: Simulator, line: str, *, user: str = "csi") -> str:
         known_hosts=([rds.host_key], [], []),
         config=None,
     )
-    async with connection:
+    try:
         done = await connection.run(line)
-        return str(done.stdout)
+    finally:
+        connection.close()
+        await connection.wait_closed()
+    return str(done.stdout)
 
 
 async def test_a_user_may_do_what_the_group_says(rds: Simulator) -> None:
