@@ -82,9 +82,15 @@ _driver_options = _options(
     ),
 )
 
-_controller_options = _options(
+_address_options = _options(
     _option("--rds-address", default="", help="Host name or address of the RDS's SSH service."),
     _option("--rds-port", type=click.IntRange(1, 65535), default=22, help="Its port."),
+    _option("--nvme-address", default="", help="IP address at which nodes reach the volumes."),
+    _option("--nvme-port", default="4420", help="Its port."),
+)
+
+_controller_options = _options(
+    _address_options,
     _option("--rds-user", default="csi", help="RouterOS user."),
     _option(
         "--rds-key-file",
@@ -104,8 +110,6 @@ _controller_options = _options(
         help="Development only: talk to whoever answers.",
     ),
     _option("--rds-channels", type=int, default=4, help="SSH commands at once."),
-    _option("--nvme-address", default="", help="IP address at which nodes reach the volumes."),
-    _option("--nvme-port", default="4420", help="Its port."),
     _option("--volume-path", default="", help="Directory for volumes, like raid10/csi."),
     _option("--reserve", type=int, default=1024**3, help="Bytes of the pool that stay free."),
     _option("--list-page", type=int, default=500, help="Volumes in one answer of ListVolumes."),
@@ -224,6 +228,98 @@ def demo(*, here: bool, lab: bool) -> None:
     if lacks and here:
         _refuse(f"the demo cannot run here: this machine lacks {lacks}")
     sys.exit(command.demo_in_lab(lacks) if lacks else command.demo_here())
+
+
+@main.group()
+def doctor() -> None:
+    """Look whether a node, or the RDS, is as the driver needs it, and say what to do if not.
+
+    Exit status: 0 all is well (warnings included), 1 something has to be done, 2 wrong settings.
+    """
+
+
+def _settings_of(context: click.Context, _: click.Parameter, process: int | None) -> None:
+    """Make the flags of a running driver the defaults of this command's."""
+    if process is None:
+        return
+    try:
+        words = Path(f"/proc/{process}/cmdline").read_text().rstrip("\0").split("\0")
+    except OSError as error:
+        raise click.BadParameter(f"process {process}: {error.strerror}") from None
+    role = next((word for word in words[1:] if word in ("controller", "node", "all")), None)
+    if role is None:
+        raise click.BadParameter(f"process {process} is no driver: {' '.join(words)[:200]}")
+    flags = words[words.index(role) + 1 :]
+    context.default_map = main.commands[role].make_context(role, flags).params
+
+
+_doctor_options = _options(
+    click.option(
+        "--settings-of",
+        type=click.IntRange(1),
+        is_eager=True,
+        expose_value=False,
+        callback=_settings_of,
+        metavar="PID",
+        help="Take the settings from this running driver; in its container it is process 1.",
+    ),
+    click.option("--json", "as_json", is_flag=True, help="For programs."),
+)
+
+
+@doctor.command("node")
+@_doctor_options
+@_address_options
+@_driver_options
+@_node_options
+def doctor_node(*, as_json: bool, **flags: Any) -> None:
+    """Look at this node: kernel, programs, identity, mounts, driver, and the way to the RDS."""
+    from rds_csi.doctor import command  # noqa: PLC0415 - no daemon is a doctor
+    from rds_csi.telemetry import logs  # noqa: PLC0415
+
+    logs.configure(level="error", style="console")
+    try:
+        given = volume_defaults(
+            {"nvmeAddress": flags["nvme_address"], "nvmePort": flags["nvme_port"]}
+        )
+        nvme = (given.nvme_address, given.nvme_port) if given.nvme_address else None
+        ssh = (flags["rds_address"], flags["rds_port"]) if flags["rds_address"] else None
+        shared = DriverConfig(**_pick(flags, DriverConfig))
+        of_node = NodeConfig(**_pick(flags, NodeConfig))
+    except ConfigurationError as error:
+        _refuse(str(error))
+    sys.exit(command.doctor_node(shared, of_node, nvme=nvme, ssh=ssh, for_programs=as_json))
+
+
+@doctor.command("rds")
+@_doctor_options
+@_driver_options
+@_controller_options
+@click.option("--write", is_flag=True, help="Also make, export and remove scratch volumes.")
+@click.option("--report", type=click.Path(path_type=Path), help="Write a report to send to us.")
+@click.option("--report-addresses", is_flag=True, help="With addresses and names in it.")
+def doctor_rds(
+    *, as_json: bool, write: bool, report: Path | None, report_addresses: bool, **flags: Any
+) -> None:
+    """Look at the RDS: keys, version, policies, pool, entries; changes nothing without --write."""
+    from rds_csi.doctor import command  # noqa: PLC0415 - no daemon is a doctor
+    from rds_csi.telemetry import logs  # noqa: PLC0415
+
+    # What the driver would log of a failure is what the table says.
+    logs.configure(level="error", style="console")
+    try:
+        shared = DriverConfig(**_pick(flags, DriverConfig))
+        status = command.doctor_rds(
+            shared,
+            _controller_config(flags),
+            write=write,
+            report=report,
+            addresses=report_addresses,
+            for_programs=as_json,
+        )
+    except ConfigurationError as error:
+        _refuse(str(error))
+    sys.exit(status)
 
 
 def _serve(flags: dict[str, Any], *, with_controller: bool, with_node: bool) -> None:

@@ -189,6 +189,10 @@ class NotAuthorised(Unavailable):
     transient = False
 
 
+class UntrustedHostKey(NotAuthorised):
+    """Whoever answers at the RDS's address shows no host key that is pinned."""
+
+
 class ConnectFailed(Unavailable):
     """``nvme connect`` did not succeed. Transient unless its text says otherwise."""
 

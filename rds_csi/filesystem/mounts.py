@@ -48,6 +48,13 @@ class Mount:
     fs_type: str
     source: str
     super_options: tuple[str, ...]
+    tags: tuple[str, ...] = ()
+    """How mounts propagate: ``shared:N``, ``master:N``; private without any."""
+
+    @property
+    def shared(self) -> bool:
+        """Whether mounts below it are seen elsewhere too, as the kubelet must see ours."""
+        return any(tag.startswith("shared:") for tag in self.tags)
 
     @property
     def read_only(self) -> bool:
@@ -93,6 +100,7 @@ def _parse_line(line: bytes) -> Mount | None:
             fs_type=_unescape(fs_type),
             source=_unescape(source),
             super_options=tuple(_unescape(super_options).split(",")),
+            tags=tuple(os.fsdecode(tag) for tag in fields[6:separator]),
         )
     except ValueError:
         return None
@@ -117,6 +125,10 @@ class Mounts:
     def at(self, point: str) -> list[Mount]:
         """The mounts exactly at ``point``, the visible one last; never that of a parent."""
         return [mount for mount in self.all() if mount.point == point]
+
+    def covering(self, path: Path) -> Mount | None:
+        """The mount through which ``path`` is seen; None where the table shows none."""
+        return _covering(self.all(), path)
 
     def of_file_system(self, devno: DeviceNumber) -> list[Mount]:
         """The mounts of the file system on a block device."""

@@ -17,10 +17,12 @@ from rds_csi.clock import Clock
 from rds_csi.errors import (
     DriverError,
     NotAuthorised,
+    NotReady,
     OutcomeUnknown,
     RouterOSError,
     ShuttingDown,
     Unavailable,
+    UntrustedHostKey,
 )
 from rds_csi.retry import RetryPolicy, delays
 from rds_csi.routeros import commands, script
@@ -34,7 +36,7 @@ from rds_csi.routeros.settings import (
     host_key_algorithms,
     trusted_keys,
 )
-from rds_csi.routeros.system import System, read_system, require_supported
+from rds_csi.routeros.system import System, parse_version, read_system, require_supported
 
 log = structlog.get_logger(__name__)
 
@@ -170,10 +172,12 @@ class Connection:
         try:
             greeting = await self._ask(ssh, script.wrap(commands.system(), nonce))
             reply = greeting.conclude(nonce)
-        except RouterOSError:
+        except (RouterOSError, NotReady):
             # Before 7.17 RouterOS cannot parse that line; this one it can, and is then named.
             plain = await self._ask(ssh, commands.PLAIN_VERSION)
             version, _, _ = decode(bytes(plain.output)).strip().partition("\r\n")
+            if parse_version(version) is None:
+                raise
             return require_supported(System(version=version[:80], board=""))
         except OutcomeUnknown as error:
             raise Unavailable(f"the RDS did not tell its version: {error.what}") from None
@@ -195,12 +199,12 @@ def connect_error(settings: SessionSettings, error: Exception) -> DriverError:
     """What it means that no connection came to be."""
     where = f"RDS {settings.host}:{settings.port}"
     if isinstance(error, asyncssh.HostKeyNotVerifiable):
-        return NotAuthorised(
+        return UntrustedHostKey(
             f"{where} shows a host key that is not pinned",
             advice="if its key was replaced on purpose, pin the new one; else somebody poses as it",
         )
     if isinstance(error, asyncssh.KeyExchangeFailed):
-        return NotAuthorised(
+        return UntrustedHostKey(
             f"{where} agrees on no algorithm: {error}",
             advice="are its host keys of the types that are pinned?",
         )

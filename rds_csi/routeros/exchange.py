@@ -22,6 +22,8 @@ class Exchange(asyncssh.SSHClientSession[bytes]):
         """Whether the command may have reached the other side."""
         self.complete = False
         """Whether the other side ended the command itself and said so."""
+        self.status: int | None = None
+        """The exit status, where one came. Proves nothing: RouterOS says 0 to failures too."""
         self.output = bytearray()
         self.closed: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         """Done when the channel is gone, or never came to be."""
@@ -104,8 +106,9 @@ class Exchange(asyncssh.SSHClientSession[bytes]):
         else:
             self.output += data
 
-    def exit_status_received(self, status: int) -> None:  # noqa: ARG002 - RouterOS says 0 to all
+    def exit_status_received(self, status: int) -> None:
         """The command ended."""
+        self.status = status
         self.complete = True
 
     def connection_lost(self, exc: Exception | None) -> None:  # noqa: ARG002 - see ``complete``

@@ -18,6 +18,7 @@ from rds_csi.errors import (
     PoolFull,
     RouterOSError,
     VolumeInUse,
+    VolumeNotFound,
 )
 from rds_csi.routeros.reply import excerpt
 
@@ -56,6 +57,7 @@ REFUSALS: Final[dict[str, Meaning]] = {
         FailedPrecondition, "another disk on the RDS uses its file", "see file-path in /disk/print"
     ),
     "many-disks": Meaning(FailedPrecondition, "the RDS has more than one disk of this slot"),
+    "no-disk": Meaning(VolumeNotFound, "the RDS has no such disk"),
     "many-files": Meaning(
         FailedPrecondition,
         "its disk is gone, and the RDS has more than one file of its name: {files}",

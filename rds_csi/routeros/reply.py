@@ -11,8 +11,11 @@ from typing import Any, Final
 
 from rds_csi.errors import RouterOSError
 
-HEADINGS: Final = frozenset({"disk", "disks", "file", "created", "mounted", "slot", "system"})
-"""The lines that ``commands.py`` prints before each query's JSON."""
+HEADINGS: Final = frozenset(
+    {"disk", "disks", "file", "created", "mounted", "slot", "system"}
+    | {"user", "group", "packages", "clock", "accepted"}
+)
+"""The lines that ``commands.py``, ``survey.py`` and ``probes.py`` print before a query's JSON."""
 
 _EXCERPT: Final = 2000
 _GROUPED: Final = re.compile(r"-?\d{1,3}([ \u00a0]\d{3})+|-?\d+")

@@ -19,7 +19,7 @@ from rds_csi.errors import DriverError, OutcomeUnknown, Unavailable
 from rds_csi.routeros import script
 from rds_csi.routeros.connection import Connection
 from rds_csi.routeros.exchange import Exchange
-from rds_csi.routeros.reply import Reply
+from rds_csi.routeros.reply import Reply, decode
 from rds_csi.routeros.settings import SessionSettings
 from rds_csi.routeros.system import System
 
@@ -37,6 +37,14 @@ class Statistics:
     connect_failures: int
     waiting: int
     running: int
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """What came of a bare line: its text, and the exit status if one was sent."""
+
+    text: str
+    status: int | None
 
 
 class Session:
@@ -110,6 +118,20 @@ class Session:
         finally:
             self._count(outcome, self._clock.monotonic() - started)
         return reply
+
+    async def observe(self, line: str) -> Observation:
+        """Run a line as it stands, without a marker: for ``probes.py``, never to decide by.
+
+        Raises as :meth:`execute` does, but for what RouterOS says.
+        """
+        exchange = Exchange(self._settings.maximum_output)
+        try:
+            async with asyncio.timeout(self._settings.command_timeout):
+                await self._in_turn(exchange, line)
+        except TimeoutError:
+            limit = self._settings.command_timeout
+            raise OutcomeUnknown(f"the RDS did not answer within {limit:g} s") from None
+        return Observation(decode(bytes(exchange.output)), exchange.status)
 
     async def close(self) -> None:
         """Close the connection for good. Commands under way end as :class:`OutcomeUnknown`."""

@@ -55,6 +55,10 @@ class Quirks:
     """Whether other sessions may run between two commands of one line."""
     stable_identifiers: bool = True
     """Whether an export keeps its serial and UUID over a reboot."""
+    clock_error: float = 0.0
+    """Seconds by which the device's clock is ahead; negative: behind."""
+    gmt_offset: int = 0
+    """Seconds by which the device's local time is ahead of UTC."""
 
     def set(self, name: str, value: str | float | bool) -> None:
         """Change one by name; text is converted. Raises ValueError for anything unknown."""

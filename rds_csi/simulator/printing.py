@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from rds_csi.simulator.interpreter import Call, Row
-from rds_csi.simulator.values import Value, text_of
+from rds_csi.simulator.values import Array, Value, text_of
 
 _NARROW: Final = 80
 _NARROW_INDENT: Final = 15
@@ -55,7 +55,9 @@ def quoted(text: str) -> str:
     return f'"{text}"'
 
 
-def shown(name: str, value: Value, layout: Layout) -> str:
+def shown(  # noqa: PLR0911 (one branch per form)
+    name: str, value: Value, layout: Layout
+) -> str:
     """A value as ``print`` shows it."""
     if isinstance(value, bool):
         return "yes" if value else "no"
@@ -65,6 +67,8 @@ def shown(name: str, value: Value, layout: Layout) -> str:
         if name in layout.rounded:
             return rounded(value)
         return f"{value}%" if name in layout.percent else str(value)
+    if isinstance(value, Array):
+        return ",".join(text_of(item) for item in value.values())
     text = text_of(value)
     if not text and name in layout.dashed:
         return "-"

@@ -22,6 +22,10 @@ PREFIX = "nqn.2000-02.com.mikrotik"
 BASE = "raid10/csi"
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--write-samples", action="store_true", help="write the samples in docs/")
+
+
 class Rds:
     """The simulator, with the views and acts that tests share."""
 

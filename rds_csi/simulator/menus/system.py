@@ -32,6 +32,11 @@ _SSH: Final = (
 )
 
 
+def single_node() -> MenuNode:
+    """The command tree of a menu that is one object and cannot be changed."""
+    return MenuNode(verbs={"print": _PRINT, "get": _GET})
+
+
 class Single:
     """A menu that is one object."""
 
@@ -52,9 +57,13 @@ class Single:
         if call.flag("as-value"):
             wanted = text_of(call.arguments.get("proplist", "")).split(",")
             return Array(keys={key: row[key] for key in row if wanted == [""] or key in wanted})
-        for line in printing.single(row):
+        for line in printing.single(self.printed(row)):
             call.write(line)
         return None
+
+    def printed(self, row: Row) -> Row:
+        """The properties as people are shown them."""
+        return row
 
 
 class ResourceMenu(Single):

@@ -10,6 +10,7 @@ from rds_csi.simulator.faults import Fault
 from rds_csi.simulator.grammar import LANGUAGE, Grammar, MenuNode, verbs
 from rds_csi.simulator.interpreter import Call
 from rds_csi.simulator.journal import Exec
+from rds_csi.simulator.menus.clock import ClockMenu
 from rds_csi.simulator.menus.disk import DiskMenu
 from rds_csi.simulator.menus.file import FileMenu
 from rds_csi.simulator.menus.kept import KINDS, KeptMenu
@@ -31,6 +32,7 @@ def grammar(device: Device) -> Grammar:
         "resource": ResourceMenu.node(),
         "identity": IdentityMenu.node(),
         "package": PackageMenu.node(),
+        "clock": ClockMenu.node(),
     }
     menus = {
         "disk": DiskMenu.node(device),
@@ -66,6 +68,7 @@ class MenuTree:
             ("system", "resource"): ResourceMenu(device),
             ("system", "identity"): IdentityMenu(device),
             ("system", "package"): PackageMenu(device),
+            ("system", "clock"): ClockMenu(device),
             ("ip", "ssh"): SshMenu(device),
             **{kind.path: KeptMenu(device, kind) for kind in KINDS},
         }

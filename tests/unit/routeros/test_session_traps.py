@@ -12,6 +12,7 @@ from rds_csi.errors import (
     NotAuthorised,
     OutcomeUnknown,
     Unavailable,
+    UntrustedHostKey,
 )
 from rds_csi.routeros import connection, exchange
 from rds_csi.routeros import session as session_module
@@ -217,8 +218,8 @@ async def test_s8_a_dead_link_is_noticed_by_keepalive(tmp_path: Path) -> None:
         (TimeoutError(), Unavailable),
         (OSError(113, "No route to host"), Unavailable),
         (asyncssh.ConnectionLost("lost"), Unavailable),
-        (asyncssh.HostKeyNotVerifiable("x"), NotAuthorised),
-        (asyncssh.KeyExchangeFailed("x"), NotAuthorised),
+        (asyncssh.HostKeyNotVerifiable("x"), UntrustedHostKey),
+        (asyncssh.KeyExchangeFailed("x"), UntrustedHostKey),
         (asyncssh.PermissionDenied("x"), NotAuthorised),
     ],
 )

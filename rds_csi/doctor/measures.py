@@ -1,0 +1,272 @@
+"""How the questions of ``unknowns.py`` are put to an RDS."""
+
+import asyncio
+import contextlib
+import time
+import uuid
+from typing import Final, NamedTuple
+
+from rds_csi.doctor.scratch import Bench
+from rds_csi.errors import DriverError, OutcomeUnknown, Unavailable
+from rds_csi.routeros import Disk, commands, probes
+from rds_csi.routeros.failures import explain
+from rds_csi.routeros.probes import Verdict, Volume
+from rds_csi.routeros.reply import Reply
+from rds_csi.volume import MINIMUM_SIZE
+
+HOSTS: Final = (
+    "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000001",
+    "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000002",
+)
+"""Nobody's host NQNs."""
+_LATER: Final = 2.0
+"""Seconds until the command acts whose channel is closed before."""
+
+
+class Measured(NamedTuple):
+    """What came out, and how."""
+
+    result: str
+    how: str
+
+
+class Tried(NamedTuple):
+    """What RouterOS did with a probe, what it printed, and how long it took."""
+
+    verdict: Verdict
+    reply: Reply | None
+    seconds: float
+
+    @property
+    def text(self) -> str:
+        """In words."""
+        words = " ".join(self.verdict.text.split())
+        return "accepted" if self.verdict.accepted else f"refused: {words}"
+
+    def disk(self) -> Disk | None:
+        """The disk that stands there now, if one was printed."""
+        if self.reply is None or not self.reply.has("disk"):
+            return None
+        items = self.reply.items("disk")
+        return Disk.parse({"size": 0} | items[0]) if items else None
+
+
+async def _try(bench: Bench, command: str) -> Tried:
+    """Run a probe; a line that RouterOS does not parse is refused as well."""
+    started = time.monotonic()
+    try:
+        reply = await bench.run(bench.session.execute(command))
+    except (Unavailable, OutcomeUnknown):
+        raise
+    except DriverError as error:
+        return Tried(Verdict(accepted=False, text=error.what), None, time.monotonic() - started)
+    if reply.error is not None:
+        raise explain(reply.error)
+    return Tried(probes.verdict(reply), reply, time.monotonic() - started)
+
+
+async def resize(bench: Bench) -> Measured:
+    """Grow a scratch volume twice, by the driver's own means."""
+    async with bench.volume() as volume:
+        alone = await _grow(bench, volume, 2 * MINIMUM_SIZE)
+        await bench.export(volume, exported=True)
+        exported = await _grow(bench, volume, 3 * MINIMUM_SIZE)
+    return Measured(
+        f"unexported: {alone}; exported: {exported}",
+        "set file-size= on a scratch volume, size read back",
+    )
+
+
+async def _grow(bench: Bench, volume: Volume, size: int) -> str:
+    try:
+        disk = await bench.run(bench.disks.expand(volume.slot, size))
+    except (Unavailable, OutcomeUnknown):
+        raise
+    except DriverError as error:
+        return error.what
+    return f"honoured, {disk.size} bytes"
+
+
+async def same_slot(bench: Bench) -> Measured:
+    """Add a disk to a slot that a scratch volume has."""
+    other = bench.plan()
+    async with bench.volume() as volume, bench.clean(other):
+        tried = await _try(bench, probes.same_slot(volume, other.file_path, MINIMUM_SIZE))
+    return Measured(f"a slot that exists: {tried.text}", "a second /disk/add of a scratch slot")
+
+
+async def over_file(bench: Bench) -> Measured:
+    """Add a disk over the file that a removed one left."""
+    async with bench.volume() as volume:
+        tried = await _try(bench, probes.over_file(volume, MINIMUM_SIZE))
+        disk = tried.disk()
+    shown = f", the disk shows {disk.size} bytes" if disk else ", no disk is there"
+    return Measured(
+        f"{tried.text}{shown}", "/disk/remove of a scratch volume, then /disk/add over its file"
+    )
+
+
+async def allow_host(bench: Bench) -> Measured:
+    """One host NQN, two, and none."""
+    results = []
+    async with bench.volume() as volume:
+        for name, hosts in (("one host NQN", HOSTS[:1]), ("two with a comma", HOSTS), ("none", ())):
+            tried = await _try(bench, probes.allow(volume, hosts))
+            disk = tried.disk()
+            kept = disk is not None and disk.allowed_host == ",".join(hosts)
+            results.append(f"{name}: {tried.text}, {'' if kept else 'not '}read back the same")
+    return Measured("; ".join(results), "set on a scratch volume that is not exported, read back")
+
+
+async def copy_disk(bench: Bench) -> Measured:
+    """Copy one scratch volume to another."""
+    async with bench.volume() as source, bench.volume() as target:
+        tried = await _try(bench, probes.copy_disk(source, target))
+    size = MINIMUM_SIZE >> 20
+    return Measured(
+        f"{tried.text} (after {tried.seconds:.1f} s, {size} MiB)",
+        "/disk/copy between two scratch volumes",
+    )
+
+
+async def copy_file(bench: Bench) -> Measured:
+    """Copy the file of a scratch volume, and see what that takes of the pool."""
+    target = bench.plan()
+    async with bench.volume() as source, bench.clean(target):
+        before = await bench.disks.capacity(source.base_path)
+        tried = await _try(bench, probes.copy_file(source, target))
+        after = await bench.disks.capacity(source.base_path)
+    took = before.free - after.free
+    result = tried.text
+    if tried.verdict.accepted:
+        result += (
+            f"; the pool ({before.file_system}) has {took} bytes less free after copying "
+            f"{MINIMUM_SIZE}: {'a copy' if took >= MINIMUM_SIZE else 'perhaps a reflink'}"
+        )
+    return Measured(result, "/file/copy of a scratch volume's file, free space before and after")
+
+
+async def copy_settings(bench: Bench) -> Measured:
+    """Add a disk with another's settings."""
+    target = bench.plan()
+    async with bench.volume() as source, bench.clean(target):
+        before = await bench.disks.capacity(source.base_path)
+        tried = await _try(bench, probes.copy_settings(source, target))
+        result = f"without file-size {tried.text}"
+        if not tried.verdict.accepted:
+            tried = await _try(bench, probes.copy_settings(source, target, MINIMUM_SIZE))
+            result += f"; with file-size {tried.text}"
+        after = await bench.disks.capacity(source.base_path)
+        disk = tried.disk()
+    if disk is not None:
+        same = disk.nqn == bench.shared.nqn(source.slot)
+        result += (
+            f"; size {disk.size}, {'the same' if same else 'not the same'} NQN as the source, "
+            f"the pool has {before.free - after.free} bytes less free"
+        )
+    return Measured(result, "/disk/add copy-from= a scratch volume, read back")
+
+
+async def exit_status(bench: Bench) -> Measured:
+    """Bare commands, one that works and two that do not."""
+    results = []
+    for name, line in (
+        ("success", probes.SUCCEEDS),
+        ("unknown command", probes.UNKNOWN),
+        ("run-time error", probes.FAILS),
+    ):
+        seen = await bench.session.observe(line)
+        text = " ".join(seen.text.split())[:120]
+        results.append(f"{name}: {'none' if seen.status is None else seen.status} ({text})")
+    return Measured("; ".join(results), "three bare commands that change nothing")
+
+
+async def long_slot(bench: Bench) -> Measured:
+    """A slot of 40 characters, as the Go driver made them."""
+    volume = bench.plan(f"pvc-{uuid.uuid4()}")
+    async with bench.clean(volume):
+        command = commands.create(
+            slot=volume.slot,
+            size=MINIMUM_SIZE,
+            file_path=volume.file_path,
+            nqn=bench.shared.nqn(volume.slot),
+            port=bench.controller.defaults.nvme_port,
+            record=volume.record,
+            reserve=bench.controller.reserve,
+        )
+        try:
+            reply = await bench.run(bench.session.execute(command))
+        except (Unavailable, OutcomeUnknown):
+            raise
+        except DriverError as error:
+            result = f"refused: {error.what}"
+        else:
+            result = _slot_made(reply, volume.slot)
+    return Measured(f"40 characters: {result}", "a scratch volume in a slot of 40 characters")
+
+
+def _slot_made(reply: Reply, slot: str) -> str:
+    if reply.error is not None:
+        return f"refused: {explain(reply.error).what}"
+    if any(item.get("slot") == slot for item in reply.items("disk")):
+        return "accepted, and found again under its whole name"
+    return "accepted, but not found again under its whole name"
+
+
+async def exports(bench: Bench) -> Measured:
+    """How many there are."""
+    count = sum(entry.disk.exported for entry in await bench.survey.entries())
+    return Measured(f"{count} are open now", "/disk/print")
+
+
+async def mountable(bench: Bench) -> Measured:
+    """How many disks RouterOS would mount what is in."""
+    entries = await bench.survey.entries()
+    count = sum(entry.mountable for entry in entries)
+    both = sum(entry.mountable and entry.disk.exported for entry in entries)
+    return Measured(
+        f"{count} of {len(entries)} disks over files have it, {both} of them exported",
+        "/disk/print",
+    )
+
+
+async def find_by_path(bench: Bench) -> Measured:
+    """Look for a scratch volume by its path, with a slash and without."""
+    async with bench.volume() as volume:
+        reply = await bench.session.execute(probes.find_by_path(volume))
+        if reply.error is not None:
+            raise explain(reply.error)
+    found = " and ".join(reply.lines)
+    return Measured(
+        f"disks found with the slash and without: {found}", "/disk/find for a scratch volume"
+    )
+
+
+async def long_line(bench: Bench) -> Measured:
+    """A line of nearly the greatest length."""
+    tried = await _try(bench, probes.long_line())
+    wanted = str(probes.long_length())
+    if tried.reply is not None and wanted in tried.reply.lines:
+        result = f"accepted, {wanted} characters of text arrived"
+    else:
+        result = f"not: {tried.verdict.text or tried.reply}"
+    return Measured(result, "a line that prints the length of a text")
+
+
+async def goes_on(bench: Bench) -> Measured:
+    """Leave a command that acts after a while, and look whether it did."""
+    async with bench.volume() as volume:
+        line = probes.allow_later(volume, HOSTS[0], round(1000 * _LATER))
+        running = asyncio.ensure_future(bench.session.execute(line))
+        await asyncio.wait([running], timeout=_LATER / 2)
+        running.cancel()
+        with contextlib.suppress(asyncio.CancelledError, DriverError):
+            await running
+        await asyncio.sleep(2 * _LATER)
+        disk = await bench.disks.get(volume.slot)
+    acted = disk.allowed_host == HOSTS[0]
+    return Measured(
+        "yes, it acted after its channel was closed" if acted else "no, it ended with its channel",
+        f"a command that changes a scratch volume after {_LATER:g} s; its channel was closed "
+        f"after {_LATER / 2:g} s",
+    )

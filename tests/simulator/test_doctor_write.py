@@ -1,0 +1,190 @@
+"""``rds-csi doctor rds --write``: the round trip, what is measured, and that nothing is left."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+
+from rds_csi.doctor import measures
+from rds_csi.doctor.check import Checks, Status
+from rds_csi.doctor.measures import Measured
+from rds_csi.doctor.scratch import Bench, round_trip
+from rds_csi.doctor.unknowns import NOT_FROM_HERE, QUESTIONS
+from rds_csi.simulator.faults import FaultKind
+
+from .conftest import Rds
+from .doctoring import Doctor, make_user, one, statuses, target
+
+(RESIZE, SAME_SLOT, OVER_FILE, ALLOW, COPY_DISK, COPY_FILE, COPY_FROM, EXIT, SLOT, EXPORTS) = range(
+    10
+)
+MOUNTABLE, BY_PATH, LONG_LINE, GOES_ON = range(10, 14)
+
+
+@pytest.fixture
+async def doctor(rds: Rds, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Doctor]:
+    monkeypatch.setattr(measures, "_LATER", 0.4)
+    rds.simulator.set_version("7.24.2")
+    await make_user(rds)
+    async with target() as port:
+        yield Doctor(rds, port)
+
+
+def nothing_is_left(doctor: Doctor) -> None:
+    assert doctor.rds.slots() == []
+    assert doctor.rds.files() == []
+    assert doctor.rds.simulator.exported == set()
+
+
+async def test_all_is_measured_and_nothing_is_left(doctor: Doctor) -> None:
+    found = await doctor.examine(write=True)
+    assert statuses(found) == {}
+    assert one(found, "export round trip").found.startswith("made, exported, read back, closed")
+    results = [finding.result for finding in found.unknowns]
+    assert results[RESIZE] == (
+        "unexported: honoured, 33554432 bytes; exported: honoured, 50331648 bytes"
+    )
+    assert "already exists" in results[SAME_SLOT]
+    assert results[OVER_FILE] == "accepted, the disk shows 16777216 bytes"
+    assert results[ALLOW].count("accepted, read back the same") == 3
+    assert results[COPY_DISK].startswith("refused: RouterOS says: bad command name copy")
+    assert results[COPY_FILE].endswith("16777216 bytes less free after copying 16777216: a copy")
+    assert (
+        "with file-size accepted; size 16777216, the same NQN as the source" in results[COPY_FROM]
+    )
+    assert results[EXIT].startswith("success: 0 (csi-doctor); unknown command: 0 (bad command name")
+    assert results[SLOT] == "40 characters: accepted, and found again under its whole name"
+    assert results[EXPORTS] == "0 are open now"
+    assert results[MOUNTABLE].startswith("0 of 0 disks")
+    assert results[BY_PATH].endswith(": 1 and 0")
+    assert results[LONG_LINE].startswith("accepted, 3880 characters")
+    assert results[GOES_ON].startswith("yes")
+    assert all(finding.how for finding in found.unknowns)
+    nothing_is_left(doctor)
+
+
+async def test_without_write_every_question_is_still_there(doctor: Doctor) -> None:
+    found = await doctor.examine()
+    assert [each.question for each in found.unknowns] == [each.text for each in QUESTIONS]
+    for question, finding in zip(QUESTIONS, found.unknowns, strict=True):
+        assert finding.result or finding.missing == f"{NOT_FROM_HERE} --write was not given"
+        assert bool(finding.result) is not question.writes
+
+
+@pytest.mark.parametrize(
+    ("quirk", "value", "measure", "result"),
+    [
+        ("resize", "ignored", measures.resize, "unexported: RouterOS did not honour the new size"),
+        (
+            "resize",
+            "needs-unexport",
+            measures.resize,
+            "exported: RouterOS says: failure: can not resize",
+        ),
+        ("slot_limit", 32, measures.long_slot, "refused: RouterOS says: value of slot is too long"),
+        ("exit_status", 1, measures.exit_status, "unknown command: 1"),
+        ("preallocate", "no", measures.copy_file, "perhaps a reflink"),
+    ],
+)
+async def test_what_differs_between_devices_is_measured(
+    doctor: Doctor,
+    *,
+    quirk: str,
+    value: str,
+    measure: Callable[[Bench], Awaitable[Measured]],
+    result: str,
+) -> None:
+    doctor.rds.simulator.quirks.set(quirk, value)
+    assert result in (await measure(doctor.bench())).result
+    nothing_is_left(doctor)
+
+
+async def test_a_command_that_the_version_lacks_is_measured_as_refused(doctor: Doctor) -> None:
+    doctor.rds.simulator.set_version("7.22")
+    measured = await measures.copy_file(doctor.bench())
+    assert measured.result.startswith("refused: RouterOS says: bad command name copy")
+    nothing_is_left(doctor)
+
+
+async def test_volumes_of_others_are_not_touched(doctor: Doctor) -> None:
+    for slot in ("backup", f"pvc-{1:028}"):
+        await doctor.rds.add_disk(slot, comment="somebody's", exported=True)
+    before = {slot: doctor.rds.disk(slot) for slot in doctor.rds.slots()}
+    assert len(before) == 2
+    files = doctor.rds.files()
+    await doctor.examine(write=True)
+    assert {slot: doctor.rds.disk(slot) for slot in doctor.rds.slots()} == before
+    assert doctor.rds.files() == files
+
+
+async def test_no_controller_sees_a_scratch_volume(doctor: Doctor) -> None:
+    """Not even while it is there."""
+    backend = doctor.rds.backend()
+    seen = set()
+    task = asyncio.create_task(doctor.examine(write=True))
+    while not task.done():
+        scratch = [slot for slot in doctor.rds.slots() if slot.startswith("doctor-")]
+        if scratch:
+            seen.update(scratch)
+            assert await backend.list() == []
+        await asyncio.sleep(0.01)
+    await task
+    assert seen
+
+
+async def test_a_closed_port_while_the_scratch_volume_is_exported(
+    doctor: Doctor, unused_tcp_port: int
+) -> None:
+    doctor.nvme_port = unused_tcp_port
+    found = await doctor.examine(write=True)
+    assert statuses(found) == {"NVMe address": Status.FAILED}
+    nothing_is_left(doctor)
+
+
+async def test_a_full_pool_is_said_and_measures_nothing(doctor: Doctor) -> None:
+    doctor.rds.simulator.fill_pool("raid10", free=10)
+    found = await doctor.examine(write=True)
+    assert statuses(found) == {"pool": Status.FAILED, "export round trip": Status.FAILED}
+    assert "could not make it" in one(found, "export round trip").found
+    assert "too little room" in found.unknowns[RESIZE].missing
+    nothing_is_left(doctor)
+
+
+@pytest.mark.parametrize("kind", ["drop-after", "drop-before", "garbage", "truncate"])
+@pytest.mark.parametrize("match", ["/disk/add", "nvme-tcp-export=yes", "/disk/remove"])
+async def test_a_lost_answer_fails_the_round_trip_and_leaves_nothing(
+    doctor: Doctor, kind: FaultKind, match: str
+) -> None:
+    doctor.rds.simulator.faults.add(kind, match=match)
+    checks, bench = Checks(), doctor.bench()
+    await round_trip(checks, bench, ("127.0.0.1", doctor.nvme_port))
+    assert checks.results[-1].status is Status.FAILED
+    assert checks.results[-1].name == "export round trip"
+    assert bench.left == []
+    nothing_is_left(doctor)
+
+
+async def test_what_cannot_be_removed_is_named(doctor: Doctor) -> None:
+    doctor.rds.simulator.faults.add(
+        "runtime-error", match="/disk/remove", command="/disk/remove", count=0, text="is busy"
+    )
+    found = await doctor.examine(write=True)
+    left = [check for check in found.checks if check.name == "scratch volumes"][-1]
+    assert left.status is Status.FAILED
+    assert "is busy" in left.found
+    assert doctor.rds.slots()
+    assert all(slot in left.found for slot in doctor.rds.slots())
+
+
+@pytest.mark.parametrize("execs", [16, 17, 18, 20, 26])
+async def test_interrupted_it_removes_what_it_made(doctor: Doctor, execs: int) -> None:
+    task = asyncio.create_task(doctor.examine(write=True))
+    while doctor.rds.execs() < execs:
+        await asyncio.sleep(0)
+        assert not task.done()
+    task.cancel()
+    with contextlib.suppress(asyncio.CancelledError):
+        await task
+    assert task.cancelled()
+    nothing_is_left(doctor)
