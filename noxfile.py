@@ -31,6 +31,15 @@ CHART_DECODERS = {"1.29": "kubernetes-1.29.mod", "1.34": "kubernetes-1.34.mod", 
 """Kubernetes versions whose types check the chart's renders, and their module files."""
 GO_OLDEST = (1, 21)
 """From here on Go fetches the toolchain a module asks for by itself."""
+PROGRAMS = {
+    "blkid": "util-linux",
+    "losetup": "mount",
+    "mkfs.btrfs": "btrfs-progs",
+    "mkfs.ext4": "e2fsprogs",
+    "mkfs.xfs": "xfsprogs",
+}
+"""What unit tests make and read file systems with, and its Debian packages."""
+APT = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 LAB_UNAVAILABLE = 75
 SANITY_SECONDS = 1200
 KERNEL_SECONDS = 2700
@@ -70,6 +79,7 @@ def docs(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """Rules, parsers, single rooms; with branch coverage."""
     sync(session, "test", "proto")
+    install_programs(session)
     session.run("coverage", "run", "-m", "pytest", "tests/unit", junit("unit"), *session.posargs)
     session.run("coverage", "report", "--sort=cover")
 
@@ -197,11 +207,32 @@ def junit(name: str) -> str:
 
 def unavailable(session: nox.Session, why: str) -> None:
     """Skip the session, so that nobody overlooks it; fail where nobody would look."""
+    session.skip(not_run(session, why))
+
+
+def not_run(session: nox.Session, why: str) -> str:
+    """Say loudly that a part is not run; fail where nobody would look."""
     line = f"!!! NOT RUN: {session.name}: {why}"
     print(f"\n{line}\n", flush=True)
     if os.environ.get("CI", "").lower() in {"1", "true"}:
         session.error(line)
-    session.skip(line)
+    return line
+
+
+def install_programs(session: nox.Session) -> None:
+    """Install what the tests make file systems with; without it those tests are skipped."""
+    packages = sorted({package for name, package in PROGRAMS.items() if not shutil.which(name)})
+    if not packages:
+        return
+    print(f"\n*** installing Debian packages: {' '.join(packages)} ***\n", flush=True)
+    install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages]
+    for command in (["apt-get", "update", "-q"], install):
+        try:
+            subprocess.run(command, check=True, capture_output=True, text=True, env=APT)
+        except (OSError, subprocess.CalledProcessError) as error:
+            said = getattr(error, "stderr", "") or ""
+            not_run(session, f"tests that need {', '.join(packages)}: {error}\n{said}")
+            return
 
 
 def require_lab(session: nox.Session) -> None:

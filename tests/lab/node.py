@@ -24,8 +24,8 @@ def controllers(prefix: str = "") -> list[Controller]:
         try:
             nqn = (path / "subsysnqn").read_text().strip()
             state = (path / "state").read_text().strip()
-        except FileNotFoundError:
-            continue  # went away while we looked
+        except OSError:
+            continue  # went away while we looked: ENOENT, or ENODEV if it was open by then
         if nqn.startswith(prefix):
             found.append(Controller(path.name, nqn, state))
     return found

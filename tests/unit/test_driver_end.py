@@ -335,6 +335,8 @@ async def test_a_program_that_cannot_be_killed_locks_its_volume_and_no_other(
 @pytest.mark.requirement("NODE-03")
 async def test_clean_up_comes_before_serving(tmp_path: Path) -> None:
     async with node(tmp_path, "refuses") as process:
+        # The socket is there before the line that says so.
+        await until(lambda: "listening" in process.events())
         events = process.events()
         assert events.index("looked for orphaned connections") < events.index("listening")
 
@@ -365,6 +367,7 @@ async def test_the_end_may_come_before_anything_is_served(tmp_path: Path) -> Non
 async def test_clean_up_that_fails_does_not_hold_up_the_start(tmp_path: Path) -> None:
     (tmp_path / "state").write_text("not a directory")
     async with node(tmp_path, "refuses") as process:
+        await until(lambda: "listening" in process.events())
         events = process.events()
         failed = events.index("clean-up of connections at the start failed")
         assert process.lines()[failed]["level"] == "warning"
