@@ -21,6 +21,7 @@ from rds_csi.config import (
     NodeConfig,
     volume_defaults,
 )
+from rds_csi.errors import NotReady
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _EXIT_CONFIGURATION: Final = 2
@@ -339,13 +340,13 @@ def _serve(flags: dict[str, Any], *, with_controller: bool, with_node: bool) -> 
 
 
 def _controller_config(flags: dict[str, Any]) -> ControllerConfig:
-    text = flags["rds_host_key"]
+    keys = _host_keys("--rds-host-key", flags["rds_host_key"])
     if flags["rds_host_key_file"] is not None:
         try:
-            text += "\n" + flags["rds_host_key_file"].read_text()
+            text = flags["rds_host_key_file"].read_text()
         except (OSError, ValueError) as error:
             raise ConfigurationError(f"--rds-host-key-file: {error}") from None
-    keys = tuple(line for line in text.splitlines() if line.strip() and line[0] != "#")
+        keys += _host_keys("--rds-host-key-file", text)
     return ControllerConfig(
         **_pick(
             flags,
@@ -361,6 +362,19 @@ def _controller_config(flags: dict[str, Any]) -> ControllerConfig:
             ),
         )
     )
+
+
+def _host_keys(flag: str, text: str) -> tuple[str, ...]:
+    """The lines that hold keys, each of which can be read."""
+    from rds_csi.routeros.settings import trusted_keys  # noqa: PLC0415 - a node needs no SSH
+
+    keys = tuple(line for line in text.splitlines() if line.strip() and line[0] != "#")
+    try:
+        if keys:
+            trusted_keys(keys)
+    except NotReady as error:
+        raise ConfigurationError(f"{flag}: {error}") from None
+    return keys
 
 
 def _pick(flags: dict[str, Any], settings: type, **given: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ Every setting is a command-line flag and an environment variable (``--rds-addres
 room's own dataclass; this module holds what the user says and checks it as a whole.
 """
 
+import math
 import re
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -190,10 +191,14 @@ def volume_defaults(values: dict[str, str]) -> VolumeParameters:
 
     Raises :class:`ConfigurationError` naming the flag.
     """
-    try:
-        return VolumeParameters.parse({key: value for key, value in values.items() if value})
-    except InvalidParameter as error:
-        raise ConfigurationError(str(error)) from None
+    parsed = VolumeParameters()
+    for key, value in values.items():
+        try:
+            parsed = VolumeParameters.parse({key: value} if value else {}, parsed)
+        except InvalidParameter as error:
+            flag = re.sub(r"[A-Z]", lambda letter: f"-{letter[0].lower()}", key)
+            raise ConfigurationError(f"--{flag}: {error}") from None
+    return parsed
 
 
 def listen_address(flag: str, text: str) -> tuple[str | None, int]:
@@ -208,5 +213,5 @@ def listen_address(flag: str, text: str) -> tuple[str | None, int]:
 
 
 def _positive(flag: str, value: float) -> None:
-    if value <= 0:
-        raise ConfigurationError(f"{flag} must be positive")
+    if not 0 < value < math.inf:
+        raise ConfigurationError(f"{flag} must be positive, not {value:g}")

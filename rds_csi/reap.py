@@ -6,6 +6,7 @@ see, so beside one this command only looks.
 
 import asyncio
 import json
+import math
 import socket
 from collections.abc import Callable
 from functools import partial
@@ -46,8 +47,11 @@ async def reap(
     """Judge every subsystem after two looks ``settle`` seconds apart.
 
     Unless ``dry_run``, what both looks prove useless is disconnected. Raises
-    :class:`ConfigurationError` where that is asked for beside a driver that serves.
+    :class:`ConfigurationError` where that is asked for beside a driver that serves, and for a
+    ``settle`` that is no time.
     """
+    if not 0 <= settle < math.inf:
+        raise ConfigurationError(f"--settle must be seconds, 0 or more, not {settle:g}")
     if not dry_run and serves(config.endpoint):
         raise ConfigurationError(
             f"a driver serves on {config.endpoint} and reaps by itself: only --dry-run is possible"

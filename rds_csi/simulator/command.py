@@ -2,10 +2,11 @@
 
 import asyncio
 import contextlib
+import ipaddress
 import json
 import os
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -15,9 +16,10 @@ import click
 
 from rds_csi.simulator.control import ControlServer
 from rds_csi.simulator.faults import Quirks
-from rds_csi.simulator.simulator import Simulator
+from rds_csi.simulator.simulator import CannotListen, Simulator, parse_version
 from rds_csi.simulator.values import RuntimeFault
 
+_MISTAKES: Final = (ValueError, OSError, RuntimeFault, asyncssh.Error)
 _SIZE_UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}
 
 
@@ -57,6 +59,26 @@ def parse_pool(text: str) -> tuple[str, int]:
     return name, parse_size(size)
 
 
+def parse_quirk(text: str, quirks: Quirks | None = None) -> None:
+    """Set ``lag=2`` or ``interleave`` among the quirks, or only check it. Raises ValueError."""
+    name, _, value = text.partition("=")
+    (quirks or Quirks()).set(name, value or "yes")
+
+
+def checked(check: Callable[[str], object]) -> Callable[[Any, click.Parameter, Any], Any]:
+    """An option's callback: what ``check`` refuses with a ValueError, click refuses by name."""
+
+    def callback(context: click.Context, option: click.Parameter, value: Any) -> Any:
+        try:
+            for text in value if option.multiple else [value]:
+                check(text)
+        except ValueError as error:
+            raise click.BadParameter(str(error), context, option) from None
+        return value
+
+    return callback
+
+
 def load_host_key(path: Path) -> asyncssh.SSHKey:
     """The private key in the file; a missing file gets a new ed25519 key, mode 0600."""
     try:
@@ -69,14 +91,31 @@ def load_host_key(path: Path) -> asyncssh.SSHKey:
         return key
 
 
+@contextlib.contextmanager
+def _blamed_on(flag: str, errors: tuple[type[Exception], ...] = _MISTAKES) -> Iterator[None]:
+    """Let an error say which flag it comes from."""
+    try:
+        yield
+    except errors as error:
+        raise click.ClickException(f"{flag}: {error}") from error
+
+
 def build(options: Options) -> Simulator:
     """The simulator the options describe. Raises ValueError, OSError or RuntimeError."""
     quirks = Quirks()
     for text in options.quirks:
-        name, _, value = text.partition("=")
-        quirks.set(name, value or "yes")
-    options.root.mkdir(parents=True, exist_ok=True)
-    keys = asyncssh.read_public_key_list(options.authorized_keys) if options.authorized_keys else []
+        parse_quirk(text, quirks)
+    with _blamed_on("--root"):
+        options.root.mkdir(parents=True, exist_ok=True)
+    keys: Sequence[asyncssh.SSHKey] = ()
+    if options.authorized_keys:
+        with _blamed_on("--authorized-keys"):
+            keys = asyncssh.read_public_key_list(options.authorized_keys)
+            if not keys:
+                raise ValueError(f"no public key is in {options.authorized_keys}")
+    # Kept with the state, so that a restarted simulator is the same RDS to its clients.
+    with _blamed_on("--host-key" if options.host_key else "--root"):
+        host_key = load_host_key(options.host_key or options.root / "ssh_host_key")
     simulator = Simulator(
         options.root,
         pools=options.pools,
@@ -86,13 +125,13 @@ def build(options: Options) -> Simulator:
         export=options.export,
         nvme_address=options.nvme_address,
         nvme_port=options.nvme_port,
-        # Kept with the state, so that a restarted simulator is the same RDS to its clients.
-        host_key=load_host_key(options.host_key or options.root / "ssh_host_key"),
+        host_key=host_key,
         authorized_keys=keys,
         quirks=quirks,
     )
     for name in options.directories:
-        simulator.make_directory(name)
+        with _blamed_on("--directory"):
+            simulator.make_directory(name)
     return simulator
 
 
@@ -104,12 +143,15 @@ async def serve(options: Options) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
-        await stack.enter_async_context(simulator)
+        with _blamed_on(f"--listen {options.listen} --port {options.port}", (CannotListen,)):
+            await stack.enter_async_context(simulator)
         if options.control:
             control = ControlServer(simulator, options.control)
-            await control.start()
+            with _blamed_on("--control"):
+                await control.start()
             stack.push_async_callback(control.stop)
-        _announce(simulator, options)
+        with _blamed_on("--ready-file"):
+            _announce(simulator, options)
         await stop.wait()
 
 
@@ -135,17 +177,30 @@ _PATH: Final = click.Path(path_type=Path)
 
 @click.command()
 @click.option("--listen", default="127.0.0.1", show_default=True, help="Address of the SSH side.")
-@click.option("--port", default=2222, show_default=True, help="Its TCP port; 0 picks a free one.")
+@click.option(
+    "--port",
+    type=click.IntRange(0, 65535),
+    default=2222,
+    show_default=True,
+    help="Its TCP port; 0 picks a free one.",
+)
 @click.option("--root", type=_PATH, default=Path("rds"), show_default=True, help="Files and state.")
 @click.option(
     "--pool",
     "pools",
+    callback=checked(parse_pool),
     multiple=True,
     default=["raid10:16T"],
     show_default=True,
     help="name:size; repeatable.",
 )
-@click.option("--version", default="7.24", show_default=True, help="RouterOS version.")
+@click.option(
+    "--version",
+    callback=checked(parse_version),
+    default="7.24",
+    show_default=True,
+    help="RouterOS version.",
+)
 @click.option(
     "--export",
     type=click.Choice(["none", "nvmet"]),
@@ -153,11 +208,28 @@ _PATH: Final = click.Path(path_type=Path)
     show_default=True,
     help="nvmet: really, through the kernel; needs root.",
 )
-@click.option("--nvme-address", default="127.0.0.1", show_default=True)
-@click.option("--nvme-port", default=0, help="Overrides the port the disks name; 0 does not.")
+@click.option(
+    "--nvme-address",
+    callback=checked(ipaddress.ip_address),
+    default="127.0.0.1",
+    show_default=True,
+    help="IP address at which the exports listen.",
+)
+@click.option(
+    "--nvme-port",
+    type=click.IntRange(0, 65535),
+    default=0,
+    help="Overrides the port the disks name; 0 does not.",
+)
 @click.option("--host-key", type=_PATH, help="Private key; made if missing. Default: in the root.")
 @click.option("--authorized-keys", type=_PATH, help="File of public keys that may log in.")
-@click.option("--quirk", "quirks", multiple=True, help="name or name=value; repeatable.")
+@click.option(
+    "--quirk",
+    "quirks",
+    callback=checked(parse_quirk),
+    multiple=True,
+    help="name or name=value; repeatable.",
+)
 @click.option("--directory", "directories", multiple=True, help="Folder to make: raid10/csi.")
 @click.option("--control", type=_PATH, help="Unix socket for faults, quirks and the journal.")
 @click.option("--ready-file", type=_PATH, help="Written when all is up.")
@@ -165,5 +237,5 @@ def simulate(pools: Sequence[str], **given: Any) -> None:
     """Run a simulated RDS: RouterOS over SSH, files, and NVMe/TCP exports."""
     try:
         asyncio.run(serve(Options(pools=dict(parse_pool(pool) for pool in pools), **given)))
-    except (ValueError, OSError, RuntimeError, RuntimeFault, asyncssh.Error) as error:
+    except (*_MISTAKES, RuntimeError) as error:
         raise click.ClickException(str(error)) from error

@@ -3,6 +3,7 @@
 Both can be changed at any time, from Python or over the control socket.
 """
 
+import math
 import re
 from dataclasses import dataclass, field, fields
 from typing import Final, Literal, get_args
@@ -66,8 +67,7 @@ class Quirks:
         known = {entry.name: entry for entry in fields(self)}
         if name not in known:
             raise ValueError(f"unknown quirk {name!r}; known: {', '.join(sorted(known))}")
-        old = getattr(self, name)
-        converted = _convert(value, old)
+        converted = _convert(name, value, getattr(self, name))
         choices = _CHOICES.get(name)
         if choices and converted not in choices:
             raise ValueError(f"quirk {name} must be one of {', '.join(choices)}")
@@ -81,18 +81,22 @@ _CHOICES: Final = {
 }
 
 
-def _convert(value: str | float | bool, old: object) -> object:
+def _convert(name: str, value: str | float | bool, old: object) -> object:
     if isinstance(old, bool):
         if str(value).lower() in ("true", "yes", "on", "1"):
             return True
         if str(value).lower() in ("false", "no", "off", "0"):
             return False
-        raise ValueError(f"{value!r} is neither yes nor no")
-    if isinstance(old, int):
-        return int(value)
-    if isinstance(old, float):
-        return float(value)
-    return str(value)
+        raise ValueError(f"quirk {name} is yes or no, not {value!r}")
+    if not isinstance(old, int | float):
+        return str(value)
+    try:
+        number = type(old)(value)
+    except ValueError:
+        number = type(old)(-1)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"quirk {name} is a number, 0 or more, not {value!r}")
+    return number
 
 
 @dataclass(slots=True)

@@ -1,6 +1,7 @@
 """The whole simulator as one object, for use in tests and by the command line."""
 
 import asyncio
+import re
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -28,8 +29,14 @@ DEFAULT_POOLS: Final[Mapping[str, int]] = {"raid10": 16 * TIB}
 
 def parse_version(text: str) -> Version:
     """``7.24`` or ``7.24.4`` as numbers that compare. Raises ValueError."""
-    major, minor = text.split(" ", maxsplit=1)[0].split(".")[:2]
-    return int(major), int(minor)
+    match = re.match(r"(\d+)\.(\d+)(\.|\s|$)", text)
+    if match is None:
+        raise ValueError(f"{text!r} is no RouterOS version; expected like 7.24")
+    return int(match[1]), int(match[2])
+
+
+class CannotListen(OSError):
+    """The SSH side has no address to serve at: taken, not this machine's, or no address."""
 
 
 class Simulator:
@@ -100,9 +107,13 @@ class Simulator:
         await self.stop()
 
     async def start(self) -> None:
-        """Boot, then listen."""
+        """Boot, then listen. Raises :class:`CannotListen`, with no export left behind."""
         await self.device.boot()
-        await self.server.start(self.address, self._wanted_port)
+        try:
+            await self.server.start(self.address, self._wanted_port)
+        except OSError as error:
+            await self.device.shut_down()
+            raise CannotListen(str(error)) from error
 
     async def stop(self) -> None:
         """Power off; a temporary root folder goes too."""

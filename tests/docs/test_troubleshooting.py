@@ -73,9 +73,9 @@ def everything() -> tuple[Said, ...]:
             if isinstance(node, ast.Call) and (kind := kind_of(node)):
                 what = [*node.args[:1], *(each.value for each in node.keywords)]
                 parts = tuple(part for each in what for part in literals(each))
-                own = len("".join(literals(node.args[0]))) if node.args else 0
-                if own > 3:
-                    found.append(Said(f"{relative}:{node.lineno}", kind, parts, own))
+                own = "".join(literals(node.args[0])) if node.args else ""
+                if own.strip(" -:"):
+                    found.append(Said(f"{relative}:{node.lineno}", kind, parts, len(own)))
     for reason, meaning in failures.REFUSALS.items():
         gaps = tuple(re.split(r"\{\w+\}", meaning.what))
         place = f"routeros/failures.py: {reason}"

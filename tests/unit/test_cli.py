@@ -10,11 +10,16 @@ from rds_csi import driver
 from rds_csi.cli import main
 from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig
 
+KEYS = (
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDe0pA8syM7qrcHif4QzzRQpT6DRcwl3uGS2r6Qtf4EC one",
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIAySh0rOqxGb69kIG2fkXWYTifQudN96scVrNiizFRcp two",
+    "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIKHVTC45nfcwVEbRJ0K3+scXY3UJmgEcLKMe916L41/j three",
+)
 GOOD_CONTROLLER = {
     "RDS_CSI_ENDPOINT": "/csi/csi.sock",
     "RDS_CSI_CLUSTER_ID": "prod",
     "RDS_CSI_RDS_ADDRESS": "10.0.0.1",
-    "RDS_CSI_RDS_HOST_KEY": "# a comment\nssh-ed25519 AAAA one\n\nssh-rsa BBBB two\n",
+    "RDS_CSI_RDS_HOST_KEY": f"# a comment\n{KEYS[0]}\n\n{KEYS[1]}\n",
     "RDS_CSI_NVME_ADDRESS": "10.0.0.2",
     "RDS_CSI_VOLUME_PATH": "raid10/csi",
 }
@@ -45,7 +50,7 @@ def test_the_environment_is_enough(started: list[tuple]) -> None:
     assert isinstance(shared, DriverConfig)
     assert isinstance(controller, ControllerConfig)
     assert node is None
-    assert controller.rds_host_keys == ("ssh-ed25519 AAAA one", "ssh-rsa BBBB two")
+    assert controller.rds_host_keys == KEYS[:2]
     assert controller.defaults.nvme_address == "10.0.0.2"
 
 
@@ -66,10 +71,10 @@ def test_all_serves_both(started: list[tuple]) -> None:
 
 def test_host_keys_from_a_file_and_a_value(started: list[tuple], tmp_path: Path) -> None:
     file = tmp_path / "host.pub"
-    file.write_text("ssh-rsa CCCC\n")
+    file.write_text(f"{KEYS[2]}\n")
     invoke("controller", f"--rds-host-key-file={file}", environment=GOOD_CONTROLLER)
     [(_, controller, _)] = started
-    assert controller.rds_host_keys[-1] == "ssh-rsa CCCC"
+    assert controller.rds_host_keys[-1] == KEYS[2]
     assert len(controller.rds_host_keys) == 3
 
 
@@ -79,9 +84,9 @@ def test_host_keys_from_a_file_and_a_value(started: list[tuple], tmp_path: Path)
         ("controller", {"RDS_CSI_RDS_ADDRESS": ""}, "--rds-address"),
         ("controller", {"RDS_CSI_RDS_HOST_KEY": ""}, "--rds-host-key"),
         ("controller", {"RDS_CSI_RDS_HOST_KEY_FILE": "/nonexistent"}, "--rds-host-key-file"),
-        ("controller", {"RDS_CSI_NVME_ADDRESS": "rds"}, "nvmeAddress"),
-        ("controller", {"RDS_CSI_NVME_PORT": "0"}, "nvmePort"),
-        ("controller", {"RDS_CSI_VOLUME_PATH": "raid10"}, "volumePath"),
+        ("controller", {"RDS_CSI_NVME_ADDRESS": "rds"}, "--nvme-address"),
+        ("controller", {"RDS_CSI_NVME_PORT": "0"}, "--nvme-port"),
+        ("controller", {"RDS_CSI_VOLUME_PATH": "raid10"}, "--volume-path"),
         ("controller", {"RDS_CSI_ENDPOINT": "csi.sock"}, "--endpoint"),
         ("controller", {"RDS_CSI_LIST_PAGE": "0"}, "--list-page"),
         ("node", {"RDS_CSI_NODE_ID": ""}, "--node-id"),
