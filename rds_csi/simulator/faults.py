@@ -80,6 +80,8 @@ _CHOICES: Final = {
     "error_location": ("seen", "always", "never"),
 }
 
+_SIGNED: Final = frozenset({"clock_error", "gmt_offset"})
+
 
 def _convert(name: str, value: str | float | bool, old: object) -> object:
     if isinstance(old, bool):
@@ -93,8 +95,8 @@ def _convert(name: str, value: str | float | bool, old: object) -> object:
     try:
         number = type(old)(value)
     except ValueError:
-        number = type(old)(-1)
-    if not 0 <= number < math.inf:
+        raise ValueError(f"quirk {name} is a number, not {value!r}") from None
+    if not math.isfinite(number) or (number < 0 and name not in _SIGNED):
         raise ValueError(f"quirk {name} is a number, 0 or more, not {value!r}")
     return number
 

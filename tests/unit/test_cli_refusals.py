@@ -9,6 +9,7 @@ from click.testing import CliRunner, Result
 
 from rds_csi import driver
 from rds_csi.cli import main
+from rds_csi.doctor import command as doctor
 from rds_csi.simulator.command import simulate
 from tests.unit.test_cli import GOOD_CONTROLLER, GOOD_NODE, KEYS
 
@@ -45,9 +46,18 @@ WRONG: Final = {
     "--reap-grace": SECONDS,
     "--startup-taint": ["a b", "a/b/c", "key=value:NoExecute"],
     "--settle": ["-1", "nan", "inf", "soon"],
+    "--settings-of": ["0", "-1", "all", "4194999"],
 }
-ANYTHING: Final = {"--rds-key-file"}
-"""Read at each connect, where a wrong one is an error of that connection."""
+ANYTHING: Final = {"--rds-key-file", "--report"}
+"""Read at each connect, and written at the end: a wrong one is an error of that moment."""
+COMMANDS: Final = {
+    "controller": ["controller"],
+    "node": ["node"],
+    "all": ["all"],
+    "reap": ["reap"],
+    "doctor-node": ["doctor", "node"],
+    "doctor-rds": ["doctor", "rds"],
+}
 SIMULATOR: Final = {
     "--listen": ["no such host", "10.255.255.255"],
     "--port": ["-1", "65536", "ssh"],
@@ -72,12 +82,26 @@ def options(command: click.Command) -> dict[str, click.Option]:
     return {each.opts[0]: each for each in found if not each.is_flag}
 
 
+def command(name: str) -> click.Command:
+    """The command behind the words."""
+    found: click.Command = main
+    for word in COMMANDS[name]:
+        assert isinstance(found, click.Group)
+        found = found.commands[word]
+    return found
+
+
+OPTIONAL: Final = {("doctor-node", "--nvme-address"), ("doctor-node", "--rds-address")}
+"""Where nothing is asked for, an empty text is none."""
+
+
 def cases() -> list[tuple[str, str, str]]:
     return [
         (name, flag, value)
-        for name in ("controller", "node", "all", "reap")
-        for flag in options(main.commands[name])
+        for name in COMMANDS
+        for flag in options(command(name))
         for value in WRONG.get(flag, [])
+        if value or (name, flag) not in OPTIONAL
     ]
 
 
@@ -95,22 +119,24 @@ def one_sentence(result: Result, flag: str) -> None:
     assert len(sentence) < 700
 
 
-@pytest.mark.parametrize("name", ["controller", "node", "all", "reap"])
+@pytest.mark.parametrize("name", COMMANDS)
 def test_every_flag_has_its_wrong_values(name: str) -> None:
-    assert set(options(main.commands[name])) - ANYTHING <= set(WRONG)
+    assert set(options(command(name))) - ANYTHING <= set(WRONG)
 
 
 @pytest.mark.parametrize(("name", "flag", "value"), cases())
 def test_a_wrong_value(monkeypatch: pytest.MonkeyPatch, name: str, flag: str, value: str) -> None:
     monkeypatch.setattr(driver, "run", lambda *_: 0)
+    monkeypatch.setattr(doctor, "doctor_node", lambda *_, **__: 0)
+    monkeypatch.setattr(doctor, "doctor_rds", lambda *_, **__: 0)
     monkeypatch.setattr("rds_csi.telemetry.logs.configure", lambda **_: None)
-    result = CliRunner().invoke(main, [name, flag, value], env=GOOD)
+    result = CliRunner().invoke(main, [*COMMANDS[name], flag, value], env=GOOD)
     one_sentence(result, flag)
 
 
-@pytest.mark.parametrize("name", ["controller", "node", "all", "reap", "demo"])
-def test_an_unknown_flag(name: str) -> None:
-    one_sentence(CliRunner().invoke(main, [name, "--rds-adress=x"], env=GOOD), "--rds-adress")
+@pytest.mark.parametrize("words", [*COMMANDS.values(), ["demo"]], ids=" ".join)
+def test_an_unknown_flag(words: list[str]) -> None:
+    one_sentence(CliRunner().invoke(main, [*words, "--rds-adress=x"], env=GOOD), "--rds-adress")
 
 
 def test_every_flag_of_the_simulator_has_its_wrong_values() -> None:

@@ -13,10 +13,12 @@ from click.testing import CliRunner, Result
 
 from rds_csi.cli import main
 from rds_csi.doctor.check import Checks
+from tests.unit.test_cli import KEYS
 
 NODE = ("doctor", "node", "--cluster-id=test", "--node-id=worker-1")
 RDS = (
-    *("doctor", "rds", "--cluster-id=test", "--rds-address=127.0.0.1", "--rds-host-key=ssh-rsa A"),
+    *("doctor", "rds", "--cluster-id=test", "--rds-address=127.0.0.1"),
+    f"--rds-host-key={KEYS[0]}",
     *("--nvme-address=127.0.0.1", "--volume-path=raid10/csi"),
 )
 
