@@ -24,7 +24,8 @@ from tests.lab.world import World, claim
 BEFORE, AFTER = "stall-before", "stall-after"
 OPERATIONS: Final = ["provision", "attach", "detach", "delete"]
 
-# Not every day: on a starved machine one of these was seen to fail, and not yet understood.
+# Not every day: the hour is full. The same interruptions, without the kernel's part, are in
+# tests/simulator/test_interrupted.py each time.
 pytestmark = [pytest.mark.timeout(600), pytest.mark.exhaustive]
 
 

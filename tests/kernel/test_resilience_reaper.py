@@ -14,9 +14,9 @@ from tests.lab.volumes import volume
 from tests.lab.waiting import converge, until
 from tests.lab.world import World
 
-# Not every day: it starves the probes of an emulated processor. The race of 200 stages against the
-# reaper, on a played kernel, is in tests/unit/nvme/test_reaper.py.
-pytestmark = [pytest.mark.timeout(900), pytest.mark.exhaustive]
+# The race of 200 stages against the reaper, on a played kernel, is in
+# tests/unit/nvme/test_reaper.py.
+pytestmark = pytest.mark.timeout(900)
 
 LIVES: Final = (3, 4)
 """Volumes at once, and how often each comes and goes."""
