@@ -39,6 +39,8 @@ PROGRAMS = {
     "mkfs.xfs": "xfsprogs",
 }
 """What unit tests make and read file systems with, and its Debian packages."""
+DOCS_PROGRAMS = {"jq": "jq", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
+"""What the pages have a reader run."""
 APT = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 LAB_UNAVAILABLE = 75
 SANITY_SECONDS = 1200
@@ -72,6 +74,7 @@ def proto(session: nox.Session) -> None:
 def docs(session: nox.Session) -> None:
     """The site builds strictly, and what the pages print works."""
     sync(session, "docs")
+    install_programs(session, DOCS_PROGRAMS)
     session.run("pytest", "tests/docs", junit("docs"), f"--helm={helm(session)}", *session.posargs)
 
 
@@ -79,7 +82,7 @@ def docs(session: nox.Session) -> None:
 def unit(session: nox.Session) -> None:
     """Rules, parsers, single rooms; with branch coverage."""
     sync(session, "test", "proto")
-    install_programs(session)
+    install_programs(session, PROGRAMS)
     session.run("coverage", "run", "-m", "pytest", "tests/unit", junit("unit"), *session.posargs)
     session.run("coverage", "report", "--sort=cover")
 
@@ -219,9 +222,9 @@ def not_run(session: nox.Session, why: str) -> str:
     return line
 
 
-def install_programs(session: nox.Session) -> None:
-    """Install what the tests make file systems with; without it those tests are skipped."""
-    packages = sorted({package for name, package in PROGRAMS.items() if not shutil.which(name)})
+def install_programs(session: nox.Session, programs: dict[str, str]) -> None:
+    """Install what tests run, by program and package; without it those tests are skipped."""
+    packages = sorted({package for name, package in programs.items() if not shutil.which(name)})
     if not packages:
         return
     print(f"\n*** installing Debian packages: {' '.join(packages)} ***\n", flush=True)

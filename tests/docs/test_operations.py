@@ -179,10 +179,8 @@ async def test_a_volume_needs_no_attributes(rds: Rds) -> None:
     assert context["nqn"] == rds.disk(made).nqn
 
 
+@pytest.mark.skipif(shutil.which("jq") is None, reason="jq is not installed")
 def test_the_new_address_is_written() -> None:
-    jq = shutil.which("jq")
-    if jq is None:
-        pytest.skip("jq is not installed")
     [block] = [block.text for block in blocks(PAGE, "sh") if "nvmeAddress" in block.text]
     program = block.partition("jq '")[2].partition("'")[0]
     volume: dict[str, Any] = {
@@ -194,7 +192,7 @@ def test_the_new_address_is_written() -> None:
         "status": {"phase": "Bound"},
     }
     done = subprocess.run(
-        [jq, program], input=json.dumps(volume), capture_output=True, text=True, check=True
+        ["jq", program], input=json.dumps(volume), capture_output=True, text=True, check=True
     )
     assert json.loads(done.stdout) == {
         "metadata": {"name": "a", "finalizers": ["x"]},

@@ -2,6 +2,7 @@
 
 import ast
 import re
+import shutil
 import socket
 from collections.abc import Iterator
 from pathlib import Path
@@ -31,6 +32,7 @@ def answers(port: int) -> bool:
         return probe.connect_ex(("127.0.0.1", port)) == 0
 
 
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="OpenSSH is not installed")
 @pytest.mark.timeout(600)
 def test_without_a_cluster(shell: Run, clone: Path) -> None:
     assert not answers(PORT), f"something else listens on port {PORT} of this machine"
