@@ -134,7 +134,8 @@ def _of_connection(controllers: list[Controller], namespace: Namespace | None) -
         yield Ailment(
             Severity.INACCESSIBLE,
             "NotConnected",
-            f"the kernel gave the NVMe connection up (see ctrlLossTmo); {_RESTART}",
+            "the kernel gave the NVMe connection up: ctrlLossTmo was over or, on Linux 6.10 and "
+            f"newer, the target said that it has no such export; {_RESTART}",
         )
     elif not any(controller.live for controller in controllers):
         states = ", ".join(
