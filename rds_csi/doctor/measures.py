@@ -4,9 +4,13 @@ import asyncio
 import contextlib
 import time
 import uuid
+from collections.abc import Awaitable
+from functools import partial
 from typing import Final, NamedTuple
 
-from rds_csi.doctor.scratch import Bench
+from rds_csi.doctor import sights
+from rds_csi.doctor.initiator import TargetError
+from rds_csi.doctor.scratch import HOSTS, Bench
 from rds_csi.errors import DriverError, OutcomeUnknown, Unavailable
 from rds_csi.routeros import Disk, commands, probes
 from rds_csi.routeros.failures import explain
@@ -14,20 +18,16 @@ from rds_csi.routeros.probes import Verdict, Volume
 from rds_csi.routeros.reply import Reply
 from rds_csi.volume import MINIMUM_SIZE
 
-HOSTS: Final = (
-    "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000001",
-    "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000002",
-)
-"""Nobody's host NQNs."""
 _LATER: Final = 2.0
 """Seconds until the command acts whose channel is closed before."""
 
 
 class Measured(NamedTuple):
-    """What came out, and how."""
+    """What came out, and how; why the view from a connected host is missing, if it is."""
 
     result: str
     how: str
+    unseen: str = ""
 
 
 class Tried(NamedTuple):
@@ -65,16 +65,29 @@ async def _try(bench: Bench, command: str) -> Tried:
     return Tried(probes.verdict(reply), reply, time.monotonic() - started)
 
 
+async def _seen(measured: Measured, sight: Awaitable[str]) -> Measured:
+    """What was measured, and what a connected host sees of it, if this machine can be one."""
+    try:
+        seen = await sight
+    except (TargetError, DriverError) as error:
+        return measured._replace(unseen=f"no connected host could look: {error}")
+    return measured._replace(
+        result=f"{measured.result}; {seen}", how=f"{measured.how}; seen over an NVMe/TCP connection"
+    )
+
+
 async def resize(bench: Bench) -> Measured:
     """Grow a scratch volume twice, by the driver's own means."""
     async with bench.volume() as volume:
         alone = await _grow(bench, volume, 2 * MINIMUM_SIZE)
         await bench.export(volume, exported=True)
         exported = await _grow(bench, volume, 3 * MINIMUM_SIZE)
-    return Measured(
-        f"unexported: {alone}; exported: {exported}",
-        "set file-size= on a scratch volume, size read back",
-    )
+        measured = Measured(
+            f"unexported: {alone}; exported: {exported}",
+            "set file-size= on a scratch volume, size read back",
+        )
+        grow = partial(_grow, bench, volume, 4 * MINIMUM_SIZE)
+        return await _seen(measured, sights.growth(bench, volume, grow))
 
 
 async def _grow(bench: Bench, volume: Volume, size: int) -> str:
@@ -98,12 +111,27 @@ async def same_slot(bench: Bench) -> Measured:
 async def over_file(bench: Bench) -> Measured:
     """Add a disk over the file that a removed one left."""
     async with bench.volume() as volume:
+        unseen = await _marked(bench, volume)
         tried = await _try(bench, probes.over_file(volume, MINIMUM_SIZE))
         disk = tried.disk()
-    shown = f", the disk shows {disk.size} bytes" if disk else ", no disk is there"
-    return Measured(
-        f"{tried.text}{shown}", "/disk/remove of a scratch volume, then /disk/add over its file"
-    )
+        shown = f", the disk shows {disk.size} bytes" if disk else ", no disk is there"
+        measured = Measured(
+            f"{tried.text}{shown}",
+            "/disk/remove of a scratch volume, then /disk/add over its file",
+            unseen,
+        )
+        if disk is None or unseen:
+            return measured
+        return await _seen(measured, sights.content(bench, volume))
+
+
+async def _marked(bench: Bench, volume: Volume) -> str:
+    """Write into the volume what is looked for later; why that was not possible."""
+    try:
+        await sights.mark(bench, volume)
+    except TargetError as error:
+        return f"no connected host could look: {error}"
+    return ""
 
 
 async def allow_host(bench: Bench) -> Measured:
@@ -115,18 +143,27 @@ async def allow_host(bench: Bench) -> Measured:
             disk = tried.disk()
             kept = disk is not None and disk.allowed_host == ",".join(hosts)
             results.append(f"{name}: {tried.text}, {'' if kept else 'not '}read back the same")
-    return Measured("; ".join(results), "set on a scratch volume that is not exported, read back")
+        measured = Measured("; ".join(results), "set on a scratch volume, read back")
+
+        async def restrict(*hosts: str) -> None:
+            await _try(bench, probes.allow(volume, hosts))
+
+        return await _seen(measured, sights.admission(bench, volume, restrict))
 
 
 async def copy_disk(bench: Bench) -> Measured:
     """Copy one scratch volume to another."""
     async with bench.volume() as source, bench.volume() as target:
+        unseen = await _marked(bench, source)
         tried = await _try(bench, probes.copy_disk(source, target))
-    size = MINIMUM_SIZE >> 20
-    return Measured(
-        f"{tried.text} (after {tried.seconds:.1f} s, {size} MiB)",
-        "/disk/copy between two scratch volumes",
-    )
+        measured = Measured(
+            f"{tried.text} (after {tried.seconds:.1f} s, {MINIMUM_SIZE >> 20} MiB)",
+            "/disk/copy between two scratch volumes",
+            unseen,
+        )
+        if unseen or not tried.verdict.accepted:
+            return measured
+        return await _seen(measured, sights.content(bench, target))
 
 
 async def copy_file(bench: Bench) -> Measured:
@@ -150,6 +187,7 @@ async def copy_settings(bench: Bench) -> Measured:
     """Add a disk with another's settings."""
     target = bench.plan()
     async with bench.volume() as source, bench.clean(target):
+        unseen = await _marked(bench, source)
         before = await bench.disks.capacity(source.base_path)
         tried = await _try(bench, probes.copy_settings(source, target))
         result = f"without file-size {tried.text}"
@@ -158,13 +196,16 @@ async def copy_settings(bench: Bench) -> Measured:
             result += f"; with file-size {tried.text}"
         after = await bench.disks.capacity(source.base_path)
         disk = tried.disk()
-    if disk is not None:
-        same = disk.nqn == bench.shared.nqn(source.slot)
+        if disk is None:
+            return Measured(result, "/disk/add copy-from= a scratch volume", unseen)
         result += (
-            f"; size {disk.size}, {'the same' if same else 'not the same'} NQN as the source, "
-            f"the pool has {before.free - after.free} bytes less free"
+            f"; size {disk.size}, {'the same' if disk.nqn == source.nqn else 'not the same'} NQN "
+            f"as the source, the pool has {before.free - after.free} bytes less free"
         )
-    return Measured(result, "/disk/add copy-from= a scratch volume, read back")
+        measured = Measured(result, "/disk/add copy-from= a scratch volume, read back", unseen)
+        if unseen:
+            return measured
+        return await _seen(measured, sights.content(bench, target._replace(nqn=disk.nqn)))
 
 
 async def exit_status(bench: Bench) -> Measured:
@@ -189,7 +230,7 @@ async def long_slot(bench: Bench) -> Measured:
             slot=volume.slot,
             size=MINIMUM_SIZE,
             file_path=volume.file_path,
-            nqn=bench.shared.nqn(volume.slot),
+            nqn=volume.nqn,
             port=bench.controller.defaults.nvme_port,
             record=volume.record,
             reserve=bench.controller.reserve,

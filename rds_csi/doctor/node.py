@@ -98,7 +98,7 @@ async def check_addresses(checks: Checks, nvme: Address | None, ssh: Address | N
             )
 
 
-async def check_nvme(checks: Checks, address: Address, *, exported: bool) -> None:
+async def check_nvme(checks: Checks, address: Address, *, exported: bool) -> bool:
     """Whether a target answers; ``exported``: something is exported now, so one has to."""
     found = await reach(*address, NVME)
     match found.answer:
@@ -120,3 +120,4 @@ async def check_nvme(checks: Checks, address: Address, *, exported: bool) -> Non
                 found.found,
                 "look at routes, firewalls and MTU between here and the RDS's data address",
             )
+    return found.answer is Answer.OPEN

@@ -39,14 +39,10 @@ class Question(NamedTuple):
     beyond: str = ""
 
 
-_NO_INITIATOR: Final = "this program holds no NVMe/TCP connection to the RDS"
-
 QUESTIONS: Final = (
     Question(
         "Does `set file-size=` grow a disk, unexported, exported and connected?",
         measures.resize,
-        beyond=f"{_NO_INITIATOR}: grow a PersistentVolumeClaim in use and see whether the node's "
-        "device follows",
     ),
     Question(
         "What does RouterOS say to a slot that exists, and to a full pool?",
@@ -57,13 +53,10 @@ QUESTIONS: Final = (
     Question(
         "What does `add` with `file-size` do over a file that exists?",
         measures.over_file,
-        beyond="RouterOS shows nothing of what is in the file: whether old data is still there",
     ),
     Question(
         "What does `nvme-tcp-server-allow-host-name` take, and what becomes of live sessions?",
         measures.allow_host,
-        beyond=f"{_NO_INITIATOR}: restrict the export of a connected volume to another host NQN "
-        "and see whether its node loses it",
     ),
     Question(
         "Does `/disk/copy` copy between file disks, how fast, and does it outlive its session?",
@@ -71,11 +64,7 @@ QUESTIONS: Final = (
         beyond="a copy that goes on could not be stopped again: close the session of a long one",
     ),
     Question("Does `/file/copy` share the data (reflink) or copy it?", measures.copy_file),
-    Question(
-        "What does `add copy-from=` take over?",
-        measures.copy_settings,
-        beyond="RouterOS shows nothing of what is in the file: whether data was copied as well",
-    ),
+    Question("What does `add copy-from=` take over, data too?", measures.copy_settings),
     Question(
         "What exit status have SSH commands that succeed and that fail?",
         measures.exit_status,
@@ -92,8 +81,8 @@ QUESTIONS: Final = (
         "What does `mount-filesystem=yes` do to a volume with ext4 in it that is exported?",
         measures.mountable,
         writes=False,
-        beyond=f"{_NO_INITIATOR}, so it cannot write a file system into a volume; and on a volume "
-        "in use it would risk the data",
+        beyond="RouterOS would mount what is made there and may not let go of it again, so that "
+        "the scratch volume could not be removed; and on a volume in use it would risk the data",
     ),
     Question("Is `where file-path=` compared with the leading slash?", measures.find_by_path),
     Question("Is a line as long as the driver's longest accepted?", measures.long_line, False),
@@ -114,5 +103,6 @@ async def _answer(question: Question, bench: Bench, *, write: bool) -> Finding:
         measured = await question.ask(bench)
     except DriverError as error:
         return Finding(question.text, missing=f"{NOT_FROM_HERE} measuring failed: {error}")
-    missing = f"{NOT_FROM_HERE} {question.beyond}" if question.beyond else ""
+    beyond = "; ".join(why for why in (measured.unseen, question.beyond) if why)
+    missing = f"{NOT_FROM_HERE} {beyond}" if beyond else ""
     return Finding(question.text, measured.result, measured.how, missing)

@@ -26,6 +26,7 @@ from rds_csi.routeros.script import (
     check_file_path,
     check_host_nqn,
     check_slot,
+    check_subsystem_nqn,
     number,
     quote,
 )
@@ -52,6 +53,7 @@ class Volume(NamedTuple):
 
     slot: str
     file_path: str
+    nqn: str
     record: Record
     base_path: str
 
@@ -82,13 +84,13 @@ def find_by_path(volume: Volume) -> str:
 
 def same_slot(volume: Volume, file_path: str, size: int) -> str:
     """Add a second disk to the slot, over another file; remove it again if that works."""
-    add = _add(volume.slot, file_path, size, volume.record)
+    add = _add(volume._replace(file_path=file_path), size)
     return _on(volume, _attempt(f":local csiNew [{add}]; /disk/remove $csiNew"))
 
 
 def over_file(volume: Volume, size: int) -> str:
     """Forget the disk, keep its file, and add a disk over that."""
-    add = _add(volume.slot, volume.file_path, size, volume.record)
+    add = f"{_add(volume, size)} nvme-tcp-server-nqn={quote(check_subsystem_nqn(volume.nqn))}"
     return _on(
         volume,
         require_own_file(volume.slot, volume.record.owner, volume.base_path),
@@ -168,9 +170,9 @@ def _attempt(action: str) -> str:
     )
 
 
-def _add(slot: str, file_path: str, size: int, record: Record) -> str:
+def _add(volume: Volume, size: int) -> str:
     return (
-        f"/disk/add type=file slot={quote(check_slot(slot))} "
-        f"file-path={quote(check_file_path(file_path))} file-size={number(size)} "
-        f"mount-filesystem=no nvme-tcp-export=no comment={quote(record.encode())}"
+        f"/disk/add type=file slot={quote(check_slot(volume.slot))} "
+        f"file-path={quote(check_file_path(volume.file_path))} file-size={number(size)} "
+        f"mount-filesystem=no nvme-tcp-export=no comment={quote(volume.record.encode())}"
     )

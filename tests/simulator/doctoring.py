@@ -13,8 +13,10 @@ from rds_csi.config import ControllerConfig, DriverConfig, volume_defaults
 from rds_csi.doctor.check import Check, Status
 from rds_csi.doctor.rds import Examination, examine
 from rds_csi.doctor.scratch import Bench
+from rds_csi.simulator import Simulator
 
 from .conftest import BASE, CLUSTER, Rds
+from .user_target import UserTarget
 
 SHARED = DriverConfig(endpoint=Path("/csi/csi.sock"), cluster_id=CLUSTER)
 IC_RESPONSE = struct.pack("<BBBBI", 1, 0, 128, 0, 128).ljust(128, b"\0")
@@ -46,6 +48,17 @@ async def make_user(rds: Rds, policy: str = "ssh,read,write,test") -> None:
     ):
         assert await rds.simulator.run(line) == ""
     rds.simulator.server.authorized.clear()
+
+
+@asynccontextmanager
+async def exporting(key_file: Path, folder: Path, target: UserTarget) -> AsyncIterator[Rds]:
+    """An RDS whose exports can be connected to, with the driver's user."""
+    async with Simulator(folder / "rds", version="7.24.2", export=target) as simulator:
+        simulator.make_directory(BASE)
+        found = Rds(simulator, key_file)
+        await make_user(found)
+        yield found
+        await found.close()
 
 
 class Doctor:

@@ -10,13 +10,13 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rds_csi.doctor import measures
 from rds_csi.doctor.rds import Examination
 from rds_csi.doctor.show import show
 
-from .conftest import BASE, OWNER, PREFIX, Rds
-from .doctoring import Doctor, make_user, target
+from .conftest import BASE, OWNER, PREFIX
+from .doctoring import Doctor, exporting
 from .test_doctor import record
+from .user_target import UserTarget
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "doctor.md"
 SAMPLE = r"(<!-- sample: {} -->\n```\n)(.*?)(```\n)"
@@ -40,14 +40,12 @@ def words(text: str) -> list[str]:
 
 @pytest.mark.parametrize("name", ["read", "write"])
 async def test_the_sample_is_what_is_printed(
-    rds: Rds, monkeypatch: pytest.MonkeyPatch, pytestconfig: pytest.Config, name: str
+    client_key: Path, tmp_path: Path, pytestconfig: pytest.Config, name: str
 ) -> None:
-    monkeypatch.setattr(measures, "_LATER", 2.0 if name == "write" else 0.0)
-    rds.simulator.set_version("7.24.2")
-    rds.simulator.fill_pool("raid10", free=9 * 1024**4)
-    await make_user(rds)
-    async with target() as port:
-        doctor = Doctor(rds, port)
+    target = UserTarget()
+    async with exporting(client_key, tmp_path, target) as rds:
+        rds.simulator.fill_pool("raid10", free=9 * 1024**4)
+        doctor = Doctor(rds, target.port)
         if name == "read":
             await doctor.set_policy("ssh,read,write,test,sensitive")
             rds.simulator.quirks.set("clock_error", -400)

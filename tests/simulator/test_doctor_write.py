@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Awaitable, Callable
+from pathlib import Path
 
 import pytest
 
@@ -14,7 +15,8 @@ from rds_csi.doctor.unknowns import NOT_FROM_HERE, QUESTIONS
 from rds_csi.simulator.faults import FaultKind
 
 from .conftest import Rds
-from .doctoring import Doctor, make_user, one, statuses, target
+from .doctoring import Doctor, exporting, one, statuses
+from .user_target import UserTarget
 
 (RESIZE, SAME_SLOT, OVER_FILE, ALLOW, COPY_DISK, COPY_FILE, COPY_FROM, EXIT, SLOT, EXPORTS) = range(
     10
@@ -23,12 +25,20 @@ MOUNTABLE, BY_PATH, LONG_LINE, GOES_ON = range(10, 14)
 
 
 @pytest.fixture
-async def doctor(rds: Rds, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Doctor]:
+def export() -> UserTarget:
+    return UserTarget()
+
+
+@pytest.fixture
+async def rds(client_key: Path, tmp_path: Path, export: UserTarget) -> AsyncIterator[Rds]:
+    async with exporting(client_key, tmp_path, export) as found:
+        yield found
+
+
+@pytest.fixture
+def doctor(rds: Rds, export: UserTarget, monkeypatch: pytest.MonkeyPatch) -> Doctor:
     monkeypatch.setattr(measures, "_LATER", 0.4)
-    rds.simulator.set_version("7.24.2")
-    await make_user(rds)
-    async with target() as port:
-        yield Doctor(rds, port)
+    return Doctor(rds, export.port)
 
 
 def nothing_is_left(doctor: Doctor) -> None:
@@ -40,14 +50,22 @@ def nothing_is_left(doctor: Doctor) -> None:
 async def test_all_is_measured_and_nothing_is_left(doctor: Doctor) -> None:
     found = await doctor.examine(write=True)
     assert statuses(found) == {}
-    assert one(found, "export round trip").found.startswith("made, exported, read back, closed")
+    assert "exported it, wrote and read a block of it, closed and removed it" in (
+        one(found, "export round trip").found
+    )
     results = [finding.result for finding in found.unknowns]
     assert results[RESIZE] == (
-        "unexported: honoured, 33554432 bytes; exported: honoured, 50331648 bytes"
+        "unexported: honoured, 33554432 bytes; exported: honoured, 50331648 bytes; connected: "
+        "honoured, 67108864 bytes; the host sees 50331648 bytes before and 67108864 after, "
+        "and is told so"
     )
     assert "already exists" in results[SAME_SLOT]
-    assert results[OVER_FILE] == "accepted, the disk shows 16777216 bytes"
+    assert results[OVER_FILE] == ("accepted, the disk shows 16777216 bytes; the old data is in it")
     assert results[ALLOW].count("accepted, read back the same") == 3
+    assert results[ALLOW].endswith(
+        "allowed: admitted; another: refused (status 0x184 (connect: invalid host)); connected, "
+        "then another is allowed: goes on reading; the second of two with a comma: admitted"
+    )
     assert results[COPY_DISK].startswith("refused: RouterOS says: bad command name copy")
     assert results[COPY_FILE].endswith("16777216 bytes less free after copying 16777216: a copy")
     assert (
@@ -61,6 +79,66 @@ async def test_all_is_measured_and_nothing_is_left(doctor: Doctor) -> None:
     assert results[LONG_LINE].startswith("accepted, 3880 characters")
     assert results[GOES_ON].startswith("yes")
     assert all(finding.how for finding in found.unknowns)
+    beyond = {QUESTIONS[number].text for number in (SAME_SLOT, COPY_DISK, EXPORTS, MOUNTABLE)}
+    assert {finding.question for finding in found.unknowns if finding.missing} == beyond
+    nothing_is_left(doctor)
+
+
+async def test_a_target_that_drops_who_is_no_longer_allowed(
+    doctor: Doctor, export: UserTarget
+) -> None:
+    export.evicts = True
+    measured = await measures.allow_host(doctor.bench())
+    assert "connected, then another is allowed: loses it (it hung up)" in measured.result
+    nothing_is_left(doctor)
+
+
+@pytest.mark.parametrize("room", [0, 256, 512, 8192])
+async def test_data_goes_with_the_command_if_the_target_has_room(
+    doctor: Doctor, export: UserTarget, room: int
+) -> None:
+    export.room = room
+    checks = Checks()
+    await round_trip(checks, doctor.bench(), ("127.0.0.1", doctor.nvme_port))
+    assert checks.results[-1].status is Status.OK
+    assert "wrote and read a block" in checks.results[-1].found
+
+
+async def test_a_target_that_announces_nothing(doctor: Doctor, export: UserTarget) -> None:
+    export.announces = False
+    measured = await measures.resize(doctor.bench())
+    assert measured.result.endswith("67108864 after, and is not told")
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        *(measures.resize, measures.over_file, measures.allow_host),
+        *(measures.copy_settings, measures.copy_disk),
+    ],
+)
+async def test_without_a_way_to_the_target_what_ssh_tells_is_measured(
+    doctor: Doctor, unused_tcp_port: int, measure: Callable[[Bench], Awaitable[Measured]]
+) -> None:
+    doctor.nvme_port = unused_tcp_port
+    measured = await measure(doctor.bench())
+    assert measured.result
+    assert "no connected host could look" in measured.unseen
+    assert "refused" in measured.unseen.lower() or "Connect call failed" in measured.unseen
+    nothing_is_left(doctor)
+
+
+async def test_an_export_that_does_not_keep_what_is_written(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def forget(*_: object) -> None:
+        pass
+
+    monkeypatch.setattr("rds_csi.doctor.initiator.Initiator.write", forget)
+    checks = Checks()
+    await round_trip(checks, doctor.bench(), ("127.0.0.1", doctor.nvme_port))
+    assert checks.results[-1].status is Status.FAILED
+    assert "reads otherwise than it was written" in checks.results[-1].found
     nothing_is_left(doctor)
 
 

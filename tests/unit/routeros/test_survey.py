@@ -142,7 +142,8 @@ RECORD = Record(owner="o", name="n", created=0, access="block")
 
 
 def volume(slot: str = f"doctor-{'a' * 24}", path: str = "") -> Volume:
-    return Volume(slot, path or f"raid10/csi/{slot}-12345678.img", RECORD, "raid10/csi")
+    path = path or f"raid10/csi/{slot}-12345678.img"
+    return Volume(slot, path, f"nqn.2000-02.com.mikrotik:{slot}", RECORD, "raid10/csi")
 
 
 def test_a_verdict_is_what_the_line_printed() -> None:
