@@ -155,9 +155,12 @@ def image(session: nox.Session) -> None:
     wanted = session.run("uv", "export", *requirements, silent=True, external=True)
     if (ROOT / "image" / "requirements.txt").read_text() != wanted:
         session.error("image/requirements.txt is not what uv.lock says: uv export -o it anew")
-    missing = [tool for tool in ("debootstrap", "unshare", "chroot") if not shutil.which(tool)]
-    if missing or os.geteuid() != 0:
-        unavailable(session, f"needs root, and {', '.join(missing) or 'no more'}")
+    if os.geteuid() != 0:
+        unavailable(session, "needs root, to build root file systems")
+    if shutil.which("debootstrap") is None:
+        print("\n*** no debootstrap found: installing Debian's package ***\n", flush=True)
+        install = ["install", "-q", "-y", "--no-install-recommends", "debootstrap"]
+        apt(session, ["update", "-q"], install)
     session.run("pytest", "tests/image", junit("image"), *session.posargs)
     require_lab(session)
     results = ["image-lab.xml"]
@@ -292,17 +295,22 @@ def find_promtool(session: nox.Session) -> str:
     print("\n*** no promtool found: unpacking Debian's package prometheus ***\n", flush=True)
     tool.parents[2].mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
-        for command in (
-            ["apt-get", "update", "-q"],
-            ["apt-get", "download", "-q", "-o", "APT::Sandbox::User=root", "prometheus"],
-            ["sh", "-c", f'dpkg-deb -x ./*.deb "{tool.parents[2]}"'],
-        ):
-            try:
-                subprocess.run(command, cwd=scratch, check=True, capture_output=True, text=True)
-            except (OSError, subprocess.CalledProcessError) as error:
-                said = getattr(error, "stderr", "") or ""
-                unavailable(session, f"no promtool, and {command[0]} failed: {error}\n{said}")
+        download = ["download", "-q", "-o", "APT::Sandbox::User=root", "prometheus"]
+        apt(session, ["update", "-q"], download, cwd=scratch)
+        [package] = Path(scratch).glob("*.deb")
+        subprocess.run(["dpkg-deb", "-x", package, tool.parents[2]], check=True)
     return str(tool)
+
+
+def apt(session: nox.Session, *commands: list[str], cwd: str | None = None) -> None:
+    """Run apt-get; where that fails, what the session needs is missing."""
+    for words in commands:
+        command = ["apt-get", *words]
+        try:
+            subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True)
+        except (OSError, subprocess.CalledProcessError) as error:
+            said = getattr(error, "stderr", "") or ""
+            unavailable(session, f"{' '.join(command)} failed: {error}\n{said}")
 
 
 def csi_sanity(session: nox.Session) -> Path:

@@ -73,7 +73,7 @@ def test_the_driver_takes_what_is_rendered(
     monkeypatch.setattr(driver, "run", run)
     monkeypatch.setattr("rds_csi.telemetry.logs.configure", lambda **_: None)
     keys = tmp_path / "host-keys"
-    keys.write_text("ssh-ed25519 AAAA\n")
+    keys.write_text("\n".join(BASE["rds"]["hostKeys"]))
     values = merged(BASE, COMBINATIONS[combination])
     objects = chart.objects(values)
     for name in ("controller", "node"):

@@ -1,5 +1,6 @@
 """Who may do what: each sidecar what its own repository says it needs, and nobody more."""
 
+import asyncio
 import itertools
 import tomllib
 from collections.abc import Iterable
@@ -96,7 +97,8 @@ async def asked(folder: Path) -> set[Permission]:
         server.put_node("n", {"key": "k", "effect": "NoExecute"})
         api = ApiServer("127.0.0.1", server.port, server.account)
         taint = StartupTaint(api, key="k", node="n", driver="d", node_id="i", limited=False)
-        await taint.run()
+        async with asyncio.timeout(10):
+            await taint.run()
         asked = {(method.lower(), path.split("/")[-2]) for method, path in server.requests}
     return {(resources[resource], resource, verb) for verb, resource in asked}
 

@@ -22,7 +22,7 @@ def test_it_starts(image: Image) -> None:
     assert done.stdout.strip() == f"rds-csi, version {__version__}", done.stderr
 
 
-@pytest.mark.parametrize("command", ["controller", "node", "simulate", "reap"])
+@pytest.mark.parametrize("command", ["controller", "node", "simulate", "reap", "doctor"])
 def test_every_command_finds_what_it_imports(image: Image, command: str) -> None:
     done = image.run(*image.entrypoint, command, "--help")
     assert done.returncode == 0, done.stderr
