@@ -59,7 +59,7 @@ async def test_a_node_with_a_volume(driver: Driver, kubernetes: Kubernetes) -> N
     checks = await look(driver)
     failed = [check.name for check in checks if check.status is Status.FAILED]
     assert [name for name in failed if not name.startswith("kubelet")] == []
-    for name in ("kernel module", "/dev/nvme-fabrics", "programs", "nvme-cli", "state", "socket"):
+    for name in ("kernel module", "/dev/nvme-fabrics", "programs", "nvme-cli", "socket"):
         assert one(checks, name)[0] is Status.OK, name
     assert one(checks, "connections") == (
         Status.OK,
