@@ -1,5 +1,6 @@
 """The Containerfile and what it copies, without building anything."""
 
+import re
 import tomllib
 from pathlib import Path
 
@@ -20,6 +21,9 @@ def test_stages() -> None:
         ("node", "controller"),
     ]
     assert set(arguments) == {"BASE"}
+    assert re.fullmatch(
+        r"docker\.io/library/debian:trixie-slim@sha256:[0-9a-f]{64}", arguments["BASE"]
+    )
 
 
 def test_version_is_the_drivers() -> None:
