@@ -10,9 +10,7 @@ import re
 import shutil
 import subprocess
 import tempfile
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from xml.etree import ElementTree as ET
 
 import nox
 
@@ -46,7 +44,6 @@ DOCS_PROGRAMS = {"jq": "jq", "ssh": "openssh-client", "ssh-keygen": "openssh-cli
 APT = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 LAB_UNAVAILABLE = 75
 SANITY_SECONDS = 1200
-KINDS = ("mount", "block")
 KERNEL_SECONDS = 2700
 
 
@@ -119,8 +116,14 @@ def sanity(session: nox.Session) -> None:
     """The public csi-sanity suite, for ``mount`` and for ``block``, in the lab."""
     sync(session, "test", extras=["lab"])
     require_lab(session)
-    options = [f"--csi-sanity={csi_sanity(session)}", "--results={shared}"]
-    in_lab(session, "sanity", *([*options, "-k", kind] for kind in KINDS), seconds=SANITY_SECONDS)
+    binary = csi_sanity(session)
+    in_lab(
+        session,
+        "sanity",
+        [f"--csi-sanity={binary}", f"--results={LAB / 'sanity'}", *session.posargs],
+        results=["sanity-mount.xml", "sanity-block.xml"],
+        seconds=SANITY_SECONDS,
+    )
 
 
 @nox.session
@@ -128,9 +131,13 @@ def kernel(session: nox.Session) -> None:
     """Real NVMe/TCP: outages, growth, kills, in the lab."""
     sync(session, "test", extras=["lab"])
     require_lab(session)
-    seconds = KERNEL_SECONDS * (4 if "--exhaustive" in session.posargs else 1)
-    halves = [["--junitxml={shared}/kernel.xml", f"--half={half}"] for half in (1, 2)]
-    in_lab(session, "kernel", *halves, seconds=seconds)
+    in_lab(
+        session,
+        "kernel",
+        [f"--junitxml={LAB / 'kernel' / 'kernel.xml'}", *session.posargs],
+        results=["kernel.xml"],
+        seconds=KERNEL_SECONDS * (4 if "--exhaustive" in session.posargs else 1),
+    )
 
 
 @nox.session
@@ -156,7 +163,9 @@ def image(session: nox.Session) -> None:
         apt(session, ["update", "-q"], install)
     session.run("pytest", "tests/image", junit("image"), *session.posargs)
     require_lab(session)
-    in_lab(session, "image/lab", ["--junitxml={shared}/image-lab.xml"], seconds=KERNEL_SECONDS)
+    results = ["image-lab.xml"]
+    options = [f"--junitxml={LAB / 'image/lab' / results[0]}"]
+    in_lab(session, "image/lab", options, results=results, seconds=KERNEL_SECONDS)
 
 
 @nox.session
@@ -247,49 +256,30 @@ def require_lab(session: nox.Session) -> None:
         session.error(done.stderr.strip())
 
 
-def in_lab(session: nox.Session, name: str, *machines: list[str], seconds: int) -> None:
-    """Run ``tests/NAME`` with pytest in the lab and bring its JUnit files to ``build/``.
-
-    One machine for each list of options (``{shared}``: its directory), all at once: an emulated
-    machine is busy with hardly more than one of the host's processors.
-    """
+def in_lab(
+    session: nox.Session, name: str, options: list[str], *, results: list[str], seconds: int
+) -> None:
+    """Run ``tests/NAME`` with pytest in the lab and bring its result files to ``build/``."""
+    for result in results:
+        (BUILD / result).unlink(missing_ok=True)
     # The guest cannot write byte code, so it finds it there.
     session.run("python", "-m", "compileall", "-q", "rds_csi", "tests", silent=True)
-    # Both plugins want a directory to keep things in; the other tracebacks parse the source,
-    # which some Python 3.11 fail at (cpython#106905).
-    plugins = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest", "--tb=native"]
-    pytest = ["python", "-m", "pytest", f"tests/{name}", "-v", "--timeout=600", *plugins]
-    commands = {}
-    for number, options in enumerate(machines, start=1):
-        shared = LAB / name / str(number)
-        shutil.rmtree(shared, ignore_errors=True)
-        lab = ["-m", "rds_csi.lab", f"--shared={shared}", f"--timeout={seconds}"]
-        chosen = [*(each.format(shared=shared) for each in options), *session.posargs]
-        commands[f"{name} {number}"] = [session.bin + "/python", *lab, *pytest, *chosen]
-    with ThreadPoolExecutor(len(commands)) as pool:
-        statuses = set(pool.map(shown, commands, commands.values()))
-    collect_results(LAB / name)
-    # 5: no test is chosen, which is no fault where another machine has one.
-    if statuses - {0, 5} or 0 not in statuses:
-        session.error(f"tests/{name} failed with {statuses}")
-
-
-def shown(name: str, command: list[str]) -> int:
-    """Run a program and show its lines under ``name``; its status."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-    with subprocess.Popen(command, cwd=ROOT, text=True, **pipes) as program:
-        for line in program.stdout or ():
-            print(f"[{name}] {line}", end="", flush=True)
-    return program.returncode
-
-
-def collect_results(folder: Path) -> None:
-    """Bring the JUnit files of all machines to ``build/``, those of one name as one."""
-    for name in {path.name for path in folder.glob("*/*.xml")}:
-        roots = [ET.parse(path).getroot() for path in sorted(folder.glob(f"*/{name}"))]
-        for other in roots[1:]:
-            roots[0].extend(other)
-        ET.ElementTree(roots[0]).write(BUILD / name)
+    # Both plugins want a directory to keep things in.
+    plugins = ["-p", "no:cacheprovider", "-p", "no:hypothesispytest"]
+    # The other tracebacks parse the source, which some Python 3.11 fail at (cpython#106905).
+    pytest = ["python", "-m", "pytest", f"tests/{name}", "-v", "--timeout=600", "--tb=native"]
+    try:
+        session.run(
+            "python",
+            *["-m", "rds_csi.lab", f"--shared={LAB / name}", f"--timeout={seconds}"],
+            *pytest,
+            *plugins,
+            *options,
+        )
+    finally:
+        for result in results:
+            if (LAB / name / result).exists():
+                shutil.copyfile(LAB / name / result, BUILD / result)
 
 
 def find_promtool(session: nox.Session) -> str:
