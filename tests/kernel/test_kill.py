@@ -147,8 +147,8 @@ def killer(driver: Driver, shims: Shims, request: pytest.FixtureRequest) -> Kill
 
 # On an emulated processor one kill and its recovery take half a minute, and killed before every
 # effect of every operation they take hours: that is for `nox -s kernel -- --exhaustive`. Always
-# run are the kills around each program. Every step of every operation, on a played kernel, is
-# killed at in tests/unit/node/test_kill.py each time.
+# run are the kills around each program of publish and unstage. Every step of every operation, on a
+# played kernel, is killed at in tests/unit/node/test_kill.py each time.
 exhaustive = pytest.mark.exhaustive
 
 
@@ -158,7 +158,7 @@ exhaustive = pytest.mark.exhaustive
         pytest.param("before-effect", "ext4", marks=exhaustive),
         pytest.param("before-effect", "xfs", marks=exhaustive),
         pytest.param("before-effect", "block", marks=exhaustive),
-        ("program-dies", "ext4"),
+        pytest.param("program-dies", "ext4", marks=exhaustive),
         pytest.param("program-dies", "xfs", marks=exhaustive),
         pytest.param("program-lives", "ext4", marks=exhaustive),
     ],
