@@ -157,10 +157,8 @@ def image(session: nox.Session) -> None:
         session.error("image/requirements.txt is not what uv.lock says: uv export -o it anew")
     if os.geteuid() != 0:
         unavailable(session, "needs root, to build root file systems")
-    if shutil.which("debootstrap") is None:
-        print("\n*** no debootstrap found: installing Debian's package ***\n", flush=True)
-        install = ["install", "-q", "-y", "--no-install-recommends", "debootstrap"]
-        apt(session, ["update", "-q"], install)
+    if not install_programs(session, {"debootstrap": "debootstrap"}):
+        session.skip("no debootstrap")
     session.run("pytest", "tests/image", junit("image"), *session.posargs)
     require_lab(session)
     results = ["image-lab.xml"]
@@ -225,20 +223,16 @@ def not_run(session: nox.Session, why: str) -> str:
     return line
 
 
-def install_programs(session: nox.Session, programs: dict[str, str]) -> None:
-    """Install what tests run, by program and package; without it those tests are skipped."""
+def install_programs(session: nox.Session, programs: dict[str, str]) -> bool:
+    """Install what tests run, by program and package; whether it is there, said loudly if not."""
     packages = sorted({package for name, package in programs.items() if not shutil.which(name)})
-    if not packages:
-        return
-    print(f"\n*** installing Debian packages: {' '.join(packages)} ***\n", flush=True)
-    install = ["apt-get", "install", "-q", "-y", "--no-install-recommends", *packages]
-    for command in (["apt-get", "update", "-q"], install):
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True, env=APT)
-        except (OSError, subprocess.CalledProcessError) as error:
-            said = getattr(error, "stderr", "") or ""
-            not_run(session, f"tests that need {', '.join(packages)}: {error}\n{said}")
-            return
+    if packages:
+        print(f"\n*** installing Debian packages: {' '.join(packages)} ***\n", flush=True)
+        install = ["install", "-q", "-y", "--no-install-recommends", *packages]
+        if why := apt(["update", "-q"], install):
+            not_run(session, f"what needs {', '.join(packages)}: {why}")
+            return False
+    return True
 
 
 def require_lab(session: nox.Session) -> None:
@@ -296,21 +290,23 @@ def find_promtool(session: nox.Session) -> str:
     tool.parents[2].mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory() as scratch:
         download = ["download", "-q", "-o", "APT::Sandbox::User=root", "prometheus"]
-        apt(session, ["update", "-q"], download, cwd=scratch)
+        if why := apt(["update", "-q"], download, cwd=scratch):
+            unavailable(session, f"no promtool: {why}")
         [package] = Path(scratch).glob("*.deb")
         subprocess.run(["dpkg-deb", "-x", package, tool.parents[2]], check=True)
     return str(tool)
 
 
-def apt(session: nox.Session, *commands: list[str], cwd: str | None = None) -> None:
-    """Run apt-get; where that fails, what the session needs is missing."""
+def apt(*commands: list[str], cwd: str | None = None) -> str:
+    """Run apt-get; what went wrong, or nothing."""
     for words in commands:
         command = ["apt-get", *words]
         try:
-            subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True)
+            subprocess.run(command, cwd=cwd, check=True, capture_output=True, text=True, env=APT)
         except (OSError, subprocess.CalledProcessError) as error:
             said = getattr(error, "stderr", "") or ""
-            unavailable(session, f"{' '.join(command)} failed: {error}\n{said}")
+            return f"{' '.join(command)} failed: {error}\n{said}"
+    return ""
 
 
 def csi_sanity(session: nox.Session) -> Path:

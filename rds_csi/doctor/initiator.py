@@ -26,6 +26,9 @@ _SUCCESS: Final = 0x08
 _CAPSULE: Final = 72
 """Bytes of a command's header and entry; data in the capsule follows."""
 
+_SHORTEST, _LONGEST = 24, 1024**2
+"""Bytes of a PDU that a target may send: no header is shorter, nothing asked for is longer."""
+
 _FABRICS: Final = 0x7F
 _IDENTIFY, _SET_FEATURES, _ASYNC_EVENT = 0x06, 0x09, 0x0C
 _WRITE, _READ = 0x01, 0x02
@@ -172,6 +175,8 @@ class _Queue:
         try:
             head = await self._reader.readexactly(_HEADER.size)
             kind, flags, _, _, length = _HEADER.unpack(head)
+            if not _SHORTEST <= length <= _LONGEST:
+                raise TargetError(f"it sent a PDU of {length} bytes")
             rest = await self._reader.readexactly(length - _HEADER.size)
         except (OSError, asyncio.IncompleteReadError):
             raise TargetError("it hung up") from None

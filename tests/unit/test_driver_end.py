@@ -23,8 +23,11 @@ import pytest
 from rds_csi.config import DriverConfig
 from rds_csi.csi import v1 as csi
 from rds_csi.driver import _CLOSE_BUDGET, Driver, Part
+from rds_csi.fencing import make_node_id
+from rds_csi.nvme.host import host_identity
 from rds_csi.process import KILL_GRACE, TERM_GRACE
 from rds_csi.rpc import RpcSettings
+from tests.unit.fakes.sysfs import FakeSysfs
 
 PREFIX: Final = "nqn.2000-02.com.mikrotik"
 KUBELETS_PATIENCE: Final = 30.0
@@ -161,7 +164,7 @@ async def started(root: Path, *arguments: str) -> AsyncIterator[Process]:
 async def node(root: Path, behaviour: str, *, budget: float = 2) -> AsyncIterator[Process]:
     """A node whose ``nvme connect`` behaves like that."""
     for directory in ("bin", "kubelet", "sys"):
-        (root / directory).mkdir()
+        (root / directory).mkdir(exist_ok=True)
     (root / "fabrics").touch()
     program = root / "bin" / "nvme"
     program.write_text(f"#!/bin/sh\necho $$ >>{root}/connects\n{NVME[behaviour]}\n")
@@ -361,6 +364,22 @@ async def test_the_end_may_come_before_anything_is_served(tmp_path: Path) -> Non
         await serving
     assert ended.is_set()
     assert not (tmp_path / "s.sock").exists()
+
+
+@pytest.mark.requirement("NODE-03")
+async def test_clean_up_leaves_what_a_record_that_cannot_be_read_is_about(tmp_path: Path) -> None:
+    host = host_identity("test", make_node_id("test", "node-1"))
+    kernel = FakeSysfs(tmp_path)
+    nqn = f"{PREFIX}:{volume(1)}"
+    name = kernel.connect(nqn, hostnqn=host.nqn, hostid=host.hostid, size=None)
+    (tmp_path / "state").mkdir()
+    (tmp_path / "state" / f"{volume(1)}.json").write_bytes(b"{")
+    async with node(tmp_path, "refuses") as process:
+        await until(lambda: "listening" in process.events())
+        events = process.events()
+    assert "looked for orphaned connections" in events
+    assert "disconnecting orphan" not in events
+    assert (kernel.controller(name) / "delete_controller").read_text() == ""
 
 
 @pytest.mark.requirement("NODE-03")

@@ -52,6 +52,17 @@ async def test_each_connection_is_explained(
     assert len(kernel.controllers()) == 2, "a dry run touches nothing"
 
 
+async def test_a_record_that_cannot_be_read_keeps_its_connection(
+    config: DriverConfig, node: NodeConfig, kernel: FakeSysfs
+) -> None:
+    kernel.connect(OURS, hostnqn=HOST.nqn, hostid=HOST.hostid)
+    node.state_dir.mkdir()
+    (node.state_dir / f"{volume_id('a')}.json").write_bytes(b"{")
+    [found] = await reap.reap(config, node, dry_run=True, settle=0.05, sysfs=Sysfs(kernel.sys))
+    assert not found.verdict.disconnect
+    assert found.verdict.reason == "recorded as staged"
+
+
 async def test_beside_a_running_driver_it_only_looks(
     config: DriverConfig, node: NodeConfig, kernel: FakeSysfs
 ) -> None:

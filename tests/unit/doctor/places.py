@@ -1,5 +1,6 @@
 """A node that is as it should be, and the means to spoil it."""
 
+import asyncio
 import os
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +20,19 @@ IDENTITY = host_identity("test", make_node_id("test", "worker-1"))
 PREFIX = "nqn.2000-02.com.mikrotik"
 VOLUME = f"{PREFIX}:pvc-{'a' * 28}"
 NVME_2_13 = Result(0, "nvme version 2.13 (git 2.13)\nlibnvme version 1.13 (git 1.13)\n", "")
+
+
+class Silent:
+    """A program that takes a connection and says nothing; ``gone`` once its client hung up."""
+
+    def __init__(self) -> None:
+        self.gone = asyncio.Event()
+
+    async def __call__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read()
+        writer.close()
+        await writer.wait_closed()
+        self.gone.set()
 
 
 class FakeNode:

@@ -9,6 +9,7 @@ import pytest
 
 from rds_csi.doctor import initiator
 from rds_csi.doctor.initiator import TargetError, connected
+from tests.unit.doctor.places import Silent
 
 NQN = "nqn.2000-02.com.mikrotik:x"
 HOST = "nqn.2014-08.org.nvmexpress:uuid:00000000-0000-4000-8000-000000000001"
@@ -48,7 +49,10 @@ async def connect(port: int) -> None:
     ("answers", "says"),
     [
         ((), "hung up"),
-        ((b"SSH-2.0-x\r\n" + b"\0" * 200,), "hung up|type"),
+        ((b"SSH-2.0-x\r\n" + b"\0" * 200,), "a PDU of [0-9]+ bytes"),
+        ((b"\0" * 8,), "a PDU of 0 bytes"),
+        ((IC_RESPONSE, HEADER.pack(5, 0, 24, 0, 8)), "a PDU of 8 bytes"),
+        ((IC_RESPONSE, HEADER.pack(7, 0, 24, 0, 2**31)), "a PDU of 2147483648 bytes"),
         ((response(),), "answers the first PDU with type 5"),
         ((IC_RESPONSE,), "hung up"),
         ((IC_RESPONSE, response(0x4182)), r"0x182 \(connect: invalid parameters\)"),
@@ -76,18 +80,11 @@ async def test_a_target_that_says_nothing_is_not_waited_for(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(initiator, "TIMEOUT", 0.05)
-    gone = asyncio.Event()
-
-    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-        await writer.wait_closed()
-        gone.set()
-
-    async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
+    silent = Silent()
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
         with pytest.raises(TargetError, match="no answer within"):
             await connect(server.sockets[0].getsockname()[1])
-        await gone.wait()
+        await silent.gone.wait()
 
 
 async def test_the_connect_command_byte_by_byte() -> None:

@@ -10,6 +10,7 @@ import pytest
 from rds_csi.doctor.check import Checks, Status
 from rds_csi.doctor.node import check_nvme
 from rds_csi.doctor.reach import NVME, SSH, Answer, Service, reach
+from tests.unit.doctor.places import Silent
 
 Serve = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 IC_RESPONSE = struct.pack("<BBBBI", 1, 0, 128, 0, 128).ljust(128, b"\0")
@@ -68,18 +69,11 @@ async def test_nobody_listens(unused_tcp_port: int) -> None:
 
 
 async def test_a_port_that_says_nothing_is_not_waited_for() -> None:
-    gone = asyncio.Event()
-
-    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-        await writer.wait_closed()
-        gone.set()
-
-    async with await asyncio.start_server(hold, "127.0.0.1", 0) as server:
+    silent = Silent()
+    async with await asyncio.start_server(silent, "127.0.0.1", 0) as server:
         port = server.sockets[0].getsockname()[1]
         found = await reach("127.0.0.1", port, SSH, seconds=0.05)
-        await gone.wait()
+        await silent.gone.wait()
     assert found.answer is Answer.OTHER
 
 

@@ -15,6 +15,7 @@ from grpclib.server import Server
 from rds_csi.csi import v1 as csi
 from rds_csi.doctor.check import Check, Checks, Status
 from rds_csi.doctor.service import check_socket
+from tests.unit.doctor.places import Silent
 
 NAME = "csi.rds-csi.io"
 
@@ -88,17 +89,10 @@ async def test_a_program_that_takes_the_connection_and_says_nothing(
 ) -> None:
     monkeypatch.setattr("rds_csi.doctor.service._TIMEOUT", 0.05)
     endpoint = tmp_path / "csi.sock"
-    gone = asyncio.Event()
-
-    async def hold(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.read()
-        writer.close()
-        await writer.wait_closed()
-        gone.set()
-
-    async with await asyncio.start_unix_server(hold, str(endpoint)):
+    silent = Silent()
+    async with await asyncio.start_unix_server(silent, str(endpoint)):
         check = await checked(endpoint)
-        await gone.wait()
+        await silent.gone.wait()
     assert check.status is Status.FAILED
     assert "does not answer" in check.found
 

@@ -10,8 +10,10 @@ import sysconfig
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from rds_csi.lab import machine
+from rds_csi.lab.__main__ import EXIT_UNAVAILABLE, main
 from rds_csi.lab.host import Kernel
 from rds_csi.lab.machine import Lab, LabFailed, cached_directories
 
@@ -107,3 +109,15 @@ def test_the_cached_directories_hold_our_code_and_pythons_and_do_not_overlap() -
     ):
         assert any(path == needed or path in needed.parents for path in found), needed
     assert not any(one in other.parents for one in found for other in found)
+
+
+def test_the_kernel_that_is_asked_for_is_the_one_that_is_booted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("check", "install_programs"):
+        monkeypatch.setattr(machine, name, lambda *_: None)
+    monkeypatch.setattr(machine, "_vng", lambda: tmp_path)
+    image = tmp_path / "vmlinuz-6.99"
+    result = CliRunner().invoke(main, ["--prepare"], env={"RDS_CSI_LAB_KERNEL": str(image)})
+    assert result.exit_code == EXIT_UNAVAILABLE
+    assert f"{image} is no kernel" in result.output
