@@ -29,10 +29,16 @@ _PROBE: Final = (sys.executable, "-I", "-S", "-B", probe.__file__)
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """A device node and the number it must have: names are reused, so the number is checked."""
+    """A device node, the number it must have, and whose it must be.
+
+    Names and numbers are given anew, in the same instant, to another volume. What stays is the
+    subsystem's NQN and the host NQN of a controller that leads to it: they are proven.
+    """
 
     path: Path
     devno: DeviceNumber
+    nqn: str
+    host_nqn: str
 
     @property
     def number(self) -> str:

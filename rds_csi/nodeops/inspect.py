@@ -5,7 +5,7 @@ from typing import Final
 
 from rds_csi.errors import PathNotFound, SizeOutOfRange, Unavailable
 from rds_csi.filesystem import paths
-from rds_csi.filesystem.devices import BlockDevices, Device
+from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mount, Mounts
 from rds_csi.filesystem.usage import Usage, usage
@@ -90,7 +90,7 @@ class Inspector:
         ]
         if writable:
             # Through the staging mount, if that is one: a published one may be of a directory.
-            device = Device(namespace.device, namespace.devno)
+            device = self._volumes.device(nqn, namespace)
             await self._grower.grow(device, writable[0], volume=volume)
         return namespace.size
 

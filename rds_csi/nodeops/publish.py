@@ -94,7 +94,7 @@ class Publisher:
         namespace = self._initiator.find(wanted.target.nqn)
         if namespace is None:
             raise FailedPrecondition("it is not staged: not connected", volume=wanted.volume)
-        device = Device(namespace.device, namespace.devno)
+        device = self._volumes.device(wanted.target.nqn, namespace)
         if wanted.block:
             self._require_block(wanted, device)
         else:

@@ -185,7 +185,7 @@ class Stager:
     async def _mount(
         self, wanted: Stage, before: StagedVolume | None, namespace: Namespace
     ) -> None:
-        device = Device(namespace.device, namespace.devno)
+        device = self._volumes.device(wanted.target.nqn, namespace)
         fs_type = wanted.capability.file_system
         if kind(wanted.path) != "directory":
             raise FailedPrecondition(
@@ -282,13 +282,15 @@ class Stager:
         nqns = self._volumes.nqns(volume)
         if record is not None and belongs(record.nqn, volume):
             nqns.add(record.nqn)
-        namespaces = [found for nqn in nqns if (found := self._initiator.find(nqn)) is not None]
+        found = {nqn: self._initiator.find(nqn) for nqn in sorted(nqns)}
+        namespaces = {nqn: each for nqn, each in found.items() if each is not None}
         staged = self._mounts.at(path)
         self._volumes.require_own(staged, volume)
-        self._require_unpublished(staged, namespaces, path, volume)
+        self._require_unpublished(staged, list(namespaces.values()), path, volume)
         await self._mounts.unmount(path, volume=volume)
-        for found in namespaces:
-            await self._devices.require_unclaimed(Device(found.device, found.devno), volume=volume)
+        for nqn, namespace in namespaces.items():
+            device = self._volumes.device(nqn, namespace)
+            await self._devices.require_unclaimed(device, volume=volume)
         for nqn in sorted(nqns):
             await self._initiator.disconnect(nqn, volume=volume)
         left = self._volumes.nqns(volume)

@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Protocol
 
 from rds_csi.errors import FailedPrecondition, InvalidRequest
+from rds_csi.filesystem.devices import Device
 from rds_csi.filesystem.mounts import Mount
 from rds_csi.nvme.sysfs import Controller, Namespace
 from rds_csi.parameters import ConnectionConfig, Target
@@ -108,6 +109,10 @@ class Volumes:
             if namespace is not None:
                 return nqn, namespace
         return None
+
+    def device(self, nqn: str, namespace: Namespace) -> Device:
+        """The namespace as the device that whoever acts on it has to prove."""
+        return Device(namespace.device, namespace.devno, nqn, self._host_nqn)
 
     def require_own(self, mounts: Iterable[Mount], volume: str) -> None:
         """Raise :class:`FailedPrecondition` if one of the mounts is of another volume."""

@@ -9,7 +9,7 @@ from rds_csi.filesystem import devices, probe
 from rds_csi.filesystem.devices import BlockDevices, Device
 from tests.unit.fakes.runner import Call, FakeRunner
 
-DEVICE = Device(Path("/dev/nvme0n1"), (259, 3))
+DEVICE = Device(Path("/dev/nvme0n1"), (259, 3), "nqn.2000-02.com.mikrotik:pvc-1", "nqn.host")
 
 
 @pytest.fixture

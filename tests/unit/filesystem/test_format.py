@@ -9,6 +9,7 @@ import struct
 import subprocess
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -28,6 +29,8 @@ pytestmark = pytest.mark.skipif(
 
 SIZE = 320 * MIB
 MARK = "11111111-2222-4333-8444-555555555555"
+NQN = "nqn.2000-02.com.mikrotik:pvc-1"
+HOST_NQN = "nqn.2014-08.org.nvmexpress:uuid:11111111-2222-5333-8444-555555555555"
 OTHER = "99999999-2222-4333-8444-555555555555"
 FILE = (0, 0)
 """A regular file has no device number."""
@@ -38,7 +41,7 @@ def device(tmp_path: Path) -> Device:
     path = tmp_path / "disk"
     path.touch()
     os.truncate(path, SIZE)
-    return Device(path, FILE)
+    return Device(path, FILE, NQN, HOST_NQN)
 
 
 @pytest.fixture
@@ -226,7 +229,7 @@ def probe_words() -> tuple[str, ...]:
 
 async def test_a_missing_device_is_not_blank(formatter: Formatter, tmp_path: Path) -> None:
     with pytest.raises(NotBlank):
-        await examine(formatter, Device(tmp_path / "none", FILE))
+        await examine(formatter, Device(tmp_path / "none", FILE, NQN, HOST_NQN))
 
 
 @pytest.mark.parametrize(
@@ -253,7 +256,7 @@ async def test_another_device_under_the_name_is_not_touched(
     formatter: Formatter, device: Device
 ) -> None:
     with pytest.raises(NotBlank, match="not 259:3"):
-        await examine(formatter, Device(device.path, (259, 3)))
+        await examine(formatter, replace(device, devno=(259, 3)))
 
 
 async def test_content_that_came_after_the_look_is_not_touched(
