@@ -20,7 +20,14 @@ from rds_csi.errors import (
     VolumeMismatch,
     VolumeNotFound,
 )
-from rds_csi.fencing import READONLY_KEY, SIZE_KEY, admit, check_node
+from rds_csi.fencing import (
+    FORMATTED_KEY,
+    GENERATION_KEY,
+    READONLY_KEY,
+    SIZE_KEY,
+    admit,
+    check_node,
+)
 from rds_csi.listing import Listing
 from rds_csi.parameters import Target, VolumeParameters
 from rds_csi.records import Records
@@ -179,7 +186,7 @@ class Controller(csi.ControllerBase):
         disk = await self._records.change(slot, admitted)
         address = message.volume_context.get("nvmeAddress") or self._settings.defaults.nvme_address
         context = Target(address, disk.port, disk.nqn).to_context()
-        context[SIZE_KEY] = str(disk.size)
+        context |= _facts(disk)
         if message.readonly:
             context[READONLY_KEY] = "true"
         return csi.ControllerPublishVolumeResponse(publish_context=context)
@@ -323,6 +330,16 @@ def _access(wanted: tuple[Capability, ...]) -> str:
     if len(kinds) > 1:
         raise InvalidRequest(f"one volume cannot be {' and '.join(kinds)}")
     return kinds[0]
+
+
+def _facts(disk: Disk) -> dict[str, str]:
+    """What the node has to know before it formats, or believes what it kept from before."""
+    facts = {SIZE_KEY: str(disk.size)}
+    if disk.record is not None:
+        facts[GENERATION_KEY] = str(disk.record.generation)
+        if disk.record.formatted:
+            facts[FORMATTED_KEY] = disk.record.formatted
+    return facts
 
 
 def _volume(disk: Disk) -> csi.Volume:

@@ -23,6 +23,13 @@ READONLY_KEY: Final = "readonly"
 SIZE_KEY: Final = "size"
 """PublishContext entry with the volume's bytes: only a device of this size is ever formatted."""
 
+GENERATION_KEY: Final = "generation"
+"""PublishContext entry with the record's generation, in decimal: what a node kept of an older one
+is outdated. Absent for what was published before records had it, which is 0."""
+FORMATTED_KEY: Final = "formatted"
+"""PublishContext entry with the file system the volume is known to hold, absent when none is
+known: such a volume is never formatted, whatever its device shows."""
+
 
 def make_node_id(cluster_id: str, name: str) -> str:
     """The node id that the node called ``name`` reports: its name and a tag of the cluster.

@@ -9,7 +9,7 @@ depend on each other are nested. What is assumed of RouterOS is in
 from typing import Final
 
 from rds_csi.routeros.script import check_slot, quote, quote_pattern
-from rds_csi.volume import is_legacy_id, owner_prefix, owner_tag
+from rds_csi.volume import is_legacy_id, owner_prefixes, owner_tag
 
 PROPERTIES: Final = (
     "slot",
@@ -90,14 +90,20 @@ def read_comment() -> str:
 
 def require_ours(slot: str, owner: str, base_path: str) -> str:
     """Refuse unless the record is the owner's, or there is none and the Go driver made the disk."""
-    prefix = owner_prefix(owner)
-    otherwise = refuse("not-ours")
+    if not is_legacy_id(slot):
+        return require_owner(slot, owner)
+    adopted = when("[:len $csiText] = 0", _require_legacy_file(slot, base_path, "not-ours"))
+    return block(require_owner(slot, owner), adopted)
+
+
+def require_owner(slot: str, owner: str) -> str:
+    """Refuse unless the record is the owner's; the Go driver wrote none on its disks."""
+    prefixes = owner_prefixes(owner)
+    head = f"[:pick $csiText 0 {len(prefixes[0])}]"
+    foreign = " && ".join(f"({head} != {quote(prefix)})" for prefix in prefixes)
     if is_legacy_id(slot):
-        otherwise = block(
-            when("[:len $csiText] > 0", refuse("not-ours")),
-            _require_legacy_file(slot, base_path, "not-ours"),
-        )
-    return when(f"[:pick $csiText 0 {len(prefix)}] != {quote(prefix)}", otherwise)
+        foreign = f"([:len $csiText] > 0) && {foreign}"
+    return when(foreign, refuse("not-ours"))
 
 
 def require_unpublished() -> str:

@@ -21,6 +21,7 @@ from rds_csi.routeros.clauses import (
     refuse,
     require_ours,
     require_own_file,
+    require_owner,
     require_room,
     require_unpublished,
     require_users,
@@ -36,7 +37,7 @@ from rds_csi.routeros.script import (
     quote,
     quote_pattern,
 )
-from rds_csi.volume import Record, owner_prefix
+from rds_csi.volume import Record, owner_prefixes
 
 CONFIRM: Final = "100ms"
 """How long a written record has to stand before it counts.
@@ -60,9 +61,10 @@ def listing(owner: str) -> str:
 
     The RDS's regular expressions only narrow the answer; the client decides.
     """
-    ours = quote("^" + quote_pattern(owner_prefix(owner)))
+    ours = (quote("^" + quote_pattern(prefix)) for prefix in owner_prefixes(owner))
     legacy = quote("^pvc-[0-9a-f]{8}-")
-    return print_disks("disks", f"(comment~{ours} or slot~{legacy})")
+    patterns = (*(f"comment~{pattern}" for pattern in ours), f"slot~{legacy}")
+    return print_disks("disks", f"({' or '.join(patterns)})")
 
 
 def capacity(pool: str) -> str:
@@ -189,7 +191,7 @@ def delete(*, slot: str, owner: str, base_path: str) -> str:
         ":set csiFile $csiPath",
         require_users(1),
         read_comment(),
-        require_ours(slot, owner, base_path),
+        require_owner(slot, owner),
         require_own_file(slot, owner, base_path),
         require_unpublished(),
         "/disk/set ($csiDisk->0) nvme-tcp-export=no",

@@ -32,7 +32,7 @@ from rds_csi.routeros.reply import Reply, as_items, as_text
 from rds_csi.routeros.script import check_file_path, check_slot
 from rds_csi.routeros.session import Session
 from rds_csi.routeros.system import System, read_system
-from rds_csi.volume import Record, owner_prefix
+from rds_csi.volume import Record, owner_prefixes
 
 log = structlog.get_logger(__name__)
 
@@ -147,7 +147,7 @@ class Disks:
         """
         if record.owner != self._owner:
             raise NotOurs(f"a record of {record.owner!r} is not ours to write", volume=slot)
-        if expected and not expected.startswith(owner_prefix(self._owner)):
+        if expected and not expected.startswith(owner_prefixes(self._owner)):
             raise NotOurs(f"the comment {expected[:200]!r} is not ours to replace", volume=slot)
         command = commands.change(
             slot=slot,

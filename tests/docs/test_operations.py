@@ -153,7 +153,7 @@ async def test_a_node_is_struck(rds: Rds, mark: str) -> None:
 async def test_another_cluster_id_is_refused(rds: Rds) -> None:
     """Why the old id is needed in a new cluster."""
     volume = await make(rds.controller(), "one")
-    await enter(rds, f'/disk/set {volume} comment="rds-csi/1 owner=csi.rds-csi.io%2Fnew x"')
+    await enter(rds, f'/disk/set {volume} comment="rds-csi/2 owner=csi.rds-csi.io%2Fnew x"')
     with pytest.raises(NotOurs, match="carries no record of ours"):
         await publish(rds.controller(), volume, "worker-1")
 

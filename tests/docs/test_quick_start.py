@@ -44,7 +44,7 @@ def test_without_a_cluster(shell: Run, clone: Path) -> None:
         "made: pvc-",
         "attached to the node",
         "nqn.2000-02.com.mikrotik:pvc-",
-        "rds-csi/1 owner=csi.rds-csi.io%2Ftry name=first",
+        "rds-csi/2 owner=csi.rds-csi.io%2Ftry name=first",
         "UNAVAILABLE",
         "cannot be reached",
         "made: pvc-",

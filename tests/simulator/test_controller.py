@@ -318,6 +318,29 @@ class TestPublish:
         volume = await create(controller)
         assert (await publish(controller, volume, readonly=True))["readonly"] == "true"
 
+    async def test_the_node_is_told_the_hand_overs(self, controller: Controller) -> None:
+        """Also where the same node has it again: a mount may have outlived the detach."""
+        volume = await create(controller)
+        told = []
+        for node in (NODE_A, NODE_B, NODE_B, NODE_A):
+            context = await publish(controller, volume, node)
+            assert await publish(controller, volume, node) == context
+            told.append(context["generation"])
+            await unpublish(controller, volume, node)
+        assert told == ["1", "2", "3", "4"]
+
+    async def test_holders_at_the_same_time_share_a_generation(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        shared = block(Mode.MULTI_NODE_MULTI_WRITER)
+        volume = await create(controller, volume_capabilities=[shared])
+        first = await publish(controller, volume, NODE_A, volume_capability=shared)
+        other = rds.controller()
+        second = await publish(other, volume, NODE_B, volume_capability=shared)
+        await unpublish(controller, volume, NODE_A)
+        again = await publish(other, volume, NODE_A, volume_capability=shared)
+        assert [each["generation"] for each in (first, second, again)] == ["1", "1", "1"]
+
     async def test_block_goes_to_two_nodes(self, rds: Rds, controller: Controller) -> None:
         shared = block(Mode.MULTI_NODE_MULTI_WRITER)
         volume = await create(controller, volume_capabilities=[shared])

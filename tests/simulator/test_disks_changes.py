@@ -264,3 +264,66 @@ async def test_delete_unexports_first(rds: Rds, disks: Disks) -> None:
     before = len(changes(rds))
     await disks.delete(SLOT)
     assert changes(rds)[before:] == ["/disk/set", "/disk/remove", "/file/remove"]
+
+
+# Records of older versions
+
+
+async def first_version(rds: Rds, *nodes: str) -> str:
+    """A volume as the driver's first version left it; its comment."""
+    text = record("one", *nodes).encode("rds-csi/1")
+    file = path_of(SLOT)
+    output = await rds.simulator.run(
+        f'/disk/add type=file slot={SLOT} file-path="{file}" file-size={64 * MIB} '
+        f'mount-filesystem=no nvme-tcp-server-nqn="{PREFIX}:{SLOT}" comment="{text}"'
+    )
+    assert output == "", output
+    return text
+
+
+async def test_a_record_of_the_first_version_is_listed_and_upgraded_by_the_next_change(
+    rds: Rds, disks: Disks
+) -> None:
+    old = await first_version(rds)
+    assert [disk.slot for disk in await disks.list()] == [SLOT]
+    assert (await disks.get(SLOT)).comment == old
+    published = record("one", "a")
+    assert (await disks.change(SLOT, old, published, exported=True)).record == published
+    assert rds.disk(SLOT).comment.startswith("rds-csi/2 ")
+
+
+async def test_a_volume_with_a_record_of_the_first_version_grows_and_is_deleted(
+    rds: Rds, disks: Disks
+) -> None:
+    old = await first_version(rds)
+    grown = await disks.expand(SLOT, 128 * MIB)
+    assert (grown.size, grown.comment) == (128 * MIB, old)
+    await disks.delete(SLOT)
+    assert rds.slots() == []
+    assert rds.files() == []
+
+
+async def test_a_volume_that_the_first_version_published_is_not_deleted(
+    rds: Rds, disks: Disks
+) -> None:
+    await first_version(rds, "a")
+    with pytest.raises(VolumeInUse, match="published to a"):
+        await disks.delete(SLOT)
+    assert rds.slots() == [SLOT]
+
+
+async def test_a_newer_record_is_not_ours_to_touch(rds: Rds, disks: Disks) -> None:
+    newer = record().encode().replace("rds-csi/2", "rds-csi/3")
+    await create(disks)
+    await rds.simulator.run(f'/disk/set {SLOT} comment="{newer}"')
+    before = rds.disk(SLOT)
+    for attempt in (
+        disks.get(SLOT),
+        disks.change(SLOT, newer, record("one", "a"), exported=True),
+        disks.expand(SLOT, 128 * MIB),
+        disks.delete(SLOT),
+    ):
+        with pytest.raises(NotOurs):
+            await attempt
+    assert await disks.list() == []
+    assert rds.disk(SLOT) == before

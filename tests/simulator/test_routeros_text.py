@@ -136,7 +136,7 @@ GOOD = {
     "file_path": f"{BASE}/good.img",
     "nqn": f"{PREFIX}:good",
     "allowed_host": "nqn.2014-08.org.nvmexpress:uuid:1",
-    "expected": "rds-csi/1 owner=x",
+    "expected": "rds-csi/2 owner=x",
     "owner": OWNER,
     "base_path": BASE,
     "pool": "raid10",

@@ -1,5 +1,7 @@
 """Who may have a volume."""
 
+from contextlib import suppress
+from dataclasses import replace
 from itertools import product
 
 import pytest
@@ -8,7 +10,7 @@ from hypothesis import strategies as st
 
 from rds_csi.errors import InvalidRequest, NodeNotFound, VolumeInUse, VolumeMismatch
 from rds_csi.fencing import admit, check_node, make_node_id
-from rds_csi.volume import AccessMode, Capability, Record
+from rds_csi.volume import AccessMode, Capability, Publication, Record
 
 RECORD = Record(owner="d/c", name="v", created=1, access="block")
 
@@ -78,3 +80,71 @@ def test_every_holder_in_the_way_is_named() -> None:
     held = admit(held, "b", mode, readonly=False, volume="v")
     with pytest.raises(VolumeInUse, match=r"a .*b "):
         admit(held, "c", block(AccessMode(1)), readonly=False, volume="v")
+
+
+STEPS = st.lists(
+    st.tuples(st.booleans(), st.sampled_from(["a", "b", "c", ""]), st.sampled_from(AccessMode)),
+    max_size=30,
+)
+
+
+@given(STEPS, st.integers(0, 2**40))
+def test_the_generation_grows_over_hand_overs_and_never_else(
+    steps: list[tuple[bool, str, AccessMode]], begin: int
+) -> None:
+    """Whatever nodes publish and unpublish: held without a gap means one generation."""
+    record = replace(RECORD, generation=begin)
+    for publish, node, mode in steps:
+        before = record
+        if publish and node:
+            with suppress(VolumeInUse, VolumeMismatch):
+                record = admit(record, node, block(mode), readonly=False, volume="v")
+        else:
+            record = record.without_node(node)
+        taken = not before.nodes and bool(record.nodes)
+        assert record.generation == before.generation + taken
+        assert Record.parse(record.encode()) == record
+
+
+@given(STEPS)
+def test_no_two_tenures_of_a_node_share_a_generation(
+    steps: list[tuple[bool, str, AccessMode]],
+) -> None:
+    """What a node kept from one tenure is told from the next, if it was alone in between.
+
+    A node that leaves and comes back while others hold the volume finds it in the same
+    generation: it was never handed over.
+    """
+    record = RECORD
+    ended: set[tuple[str, int]] = set()
+    for publish, node, mode in steps:
+        held = {entry.node for entry in record.nodes}
+        if publish and node:
+            with suppress(VolumeInUse, VolumeMismatch):
+                record = admit(record, node, block(mode), readonly=False, volume="v")
+            if not held and record.nodes:
+                assert (node, record.generation) not in ended
+        else:
+            record = record.without_node(node)
+            if not record.nodes:
+                ended |= {(each, record.generation) for each in ("a", "b", "c")}
+
+
+def test_the_second_holder_shares_the_generation_of_the_first() -> None:
+    mode = block(AccessMode.MULTI_NODE_MULTI_WRITER)
+    one = admit(RECORD, "a", mode, readonly=False, volume="v")
+    both = admit(one, "b", mode, readonly=False, volume="v")
+    assert (RECORD.generation, one.generation, both.generation) == (0, 1, 1)
+    rest = both.without_node("a")
+    assert admit(rest, "a", mode, readonly=False, volume="v").generation == 1
+
+
+def test_what_was_published_before_there_were_generations_keeps_its_own() -> None:
+    """An upgrade under a mounted volume is no hand-over; the next one is."""
+    holder = Publication("a", AccessMode(1))
+    old = Record.parse(replace(RECORD, nodes=(holder,)).encode("rds-csi/1"))
+    assert old is not None
+    again = admit(old, "a", block(AccessMode(1)), readonly=False, volume="v")
+    assert again.generation == 0
+    taken = admit(again.without_node("a"), "b", block(AccessMode(1)), readonly=False, volume="v")
+    assert taken.generation == 1

@@ -1,6 +1,7 @@
 """The rules of ids, sizes and the ownership record."""
 
 import re
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -22,11 +23,12 @@ from rds_csi.volume import (
     check_nqn,
     is_legacy_id,
     is_volume_id,
-    owner_prefix,
+    owner_prefixes,
     owner_tag,
     volume_id,
 )
 
+VERSIONS = ("rds-csi/1", "rds-csi/2")
 texts = st.text(max_size=40)
 publications = st.builds(
     Publication, st.text(min_size=1, max_size=20), st.sampled_from(AccessMode), st.booleans()
@@ -39,6 +41,8 @@ records = st.builds(
     access=st.sampled_from(["block", "ext4", "xfs", ""]),
     fencing=st.booleans(),
     source=texts,
+    generation=st.integers(0, 2**40),
+    formatted=st.sampled_from(["ext4", "xfs", ""]),
     nodes=st.lists(publications, max_size=4, unique_by=lambda entry: entry.node).map(
         lambda found: tuple(sorted(found))
     ),
@@ -187,10 +191,27 @@ def test_a_record_survives_its_comment(record: Record) -> None:
 
 @given(records)
 def test_ownership_is_a_prefix_and_unpublished_a_suffix(record: Record) -> None:
-    text = record.encode()
-    assert text.startswith(owner_prefix(record.owner))
-    assert not text.startswith(owner_prefix(record.owner + "x"))
-    assert text.endswith(" nodes=") == (not record.nodes)
+    for version in VERSIONS:
+        text = record.encode(version)
+        assert text.startswith(owner_prefixes(record.owner))
+        assert not text.startswith(owner_prefixes(record.owner + "x"))
+        assert text.endswith(" nodes=") == (not record.nodes)
+
+
+@given(texts)
+def test_the_beginnings_of_all_versions_are_equally_long(owner: str) -> None:
+    """One ``:pick`` on the RDS serves them all."""
+    prefixes = owner_prefixes(owner)
+    assert len({len(prefix) for prefix in prefixes}) == 1
+    assert [prefix.split(" ")[0] for prefix in prefixes] == list(VERSIONS)
+
+
+@given(records)
+def test_a_record_of_the_first_version_is_read_and_written_as_the_second(record: Record) -> None:
+    old = Record.parse(record.encode("rds-csi/1"))
+    assert old == replace(record, generation=0, formatted="")
+    assert old.encode().startswith("rds-csi/2 ")
+    assert Record.parse(old.encode()) == old
 
 
 @given(st.text(max_size=200))
@@ -214,7 +235,12 @@ def test_a_damaged_record_is_none_or_says_something_else(
     [
         "",
         "my disk",
+        "rds-csi/0 owner=a name=b created=1 access=ext4 fencing=0 source= nodes=",
         "rds-csi/2 owner=a name=b created=1 access=ext4 fencing=0 source= nodes=",
+        "rds-csi/3 owner= name= created=1 access= fencing=0 source= generation=0 formatted= nodes=",
+        "rds-csi/1 owner= name= created=1 access= fencing=0 source= generation=0 formatted= nodes=",
+        "rds-csi/2 owner= name= created=1 access= fencing=0 source= generation=x formatted= nodes=",
+        "rds-csi/2 owner= name= created=1 access= fencing=0 source= generation= formatted= nodes=",
         "rds-csi/1 owner=a name=b created=1 access=ext4 fencing=0 source=",
         "rds-csi/1 name=b owner=a created=1 access=ext4 fencing=0 source= nodes=",
         "rds-csi/1 owner=a name=b created=01 access=ext4 fencing=0 source= nodes=",
@@ -237,6 +263,7 @@ def test_nodes_come_and_go() -> None:
     two = Publication("two", AccessMode.MULTI_NODE_MULTI_WRITER)
     both = record.with_node(two).with_node(one)
     assert both.nodes == (one, two)
+    assert both.generation == 1
     assert both.with_node(one) == both
     assert both.publication("two") == two
     assert both.publication("three") is None
