@@ -4,14 +4,15 @@ A class says two things about its kind of failure: the gRPC code a caller of an 
 (``code``) and whether the same attempt may succeed a moment later (``transient``, read by
 ``retry.py``). The message says what happened, to which volume, and what to do about it.
 
-Which code is chosen matters more than it seems: the external provisioner takes every code but
-CANCELLED, DEADLINE_EXCEEDED, UNAVAILABLE and ABORTED as proof that no volume exists, and
-forgets it. So whatever leaves the outcome open is UNAVAILABLE, never INTERNAL.
+Which code is chosen matters more than it seems: after every code that is not in :data:`OPEN` the
+external provisioner takes it for proven that no volume exists, and the kubelet that nothing is
+staged, and both forget it. So whatever leaves the outcome open is UNAVAILABLE, never INTERNAL.
+``docs/errors.md`` says of each code what each caller does with it.
 """
 
 import asyncio
 from enum import IntEnum
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 
 class Code(IntEnum):
@@ -34,6 +35,14 @@ class Code(IntEnum):
     UNAVAILABLE = 14
 
 
+OPEN: Final = frozenset({Code.CANCELLED, Code.DEADLINE_EXCEEDED, Code.ABORTED, Code.UNAVAILABLE})
+"""After these a caller has to reckon with what it asked for being there, or under way.
+
+They are what external-provisioner and the kubelet have in common: the kubelet counts
+RESOURCE_EXHAUSTED among them as well, the provisioner does not.
+"""
+
+
 class DriverError(Exception):
     """Root of the tree. ``volume`` names the volume concerned, ``advice`` the way out."""
 
@@ -50,6 +59,11 @@ class DriverError(Exception):
         subject = f"volume {self.volume}: " if self.volume else ""
         advice = f" ({self.advice})" if self.advice else ""
         return f"{subject}{self.what}{advice}"
+
+
+def code_of(error: BaseException) -> Code:
+    """What the error is counted as: INTERNAL, where it is none of ours."""
+    return error.code if isinstance(error, DriverError) else Code.INTERNAL
 
 
 # The request itself is wrong: repeating it changes nothing.
@@ -179,6 +193,21 @@ class OutcomeUnknown(Unavailable):
     transient = False
 
 
+class NotUndone(Unavailable):
+    """It failed and could not take back all that it had done: no caller may forget it."""
+
+    transient = False
+
+
+class PoolAway(Unavailable):
+    """The pool of a volume is not mounted, so nothing can be said of what lies on it.
+
+    As while an RDS boots. Not transient for the retry policy: it takes longer than that.
+    """
+
+    transient = False
+
+
 class NotAuthorised(Unavailable):
     """The RDS refused our key, or its host key is not the pinned one.
 
@@ -243,11 +272,14 @@ class CommandTimeout(DeadlineExceeded):
     transient = True
 
 
-class CommandStuck(Internal):
+class CommandStuck(Unavailable):
     """A killed program does not die (uninterruptible sleep): its volume stays locked.
 
-    ``gone`` is set when the program has ended after all; until then it may still act.
+    ``gone`` is set when the program has ended after all; until then it may still act, so what
+    becomes of its work is open.
     """
+
+    transient = False
 
     def __init__(
         self,

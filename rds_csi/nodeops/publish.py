@@ -25,7 +25,7 @@ from rds_csi.errors import (
 from rds_csi.filesystem import paths
 from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.mounts import Mount, Mounts
-from rds_csi.nodeops.volumes import Initiator, Volumes, staged_volume
+from rds_csi.nodeops.volumes import Initiator, Volumes, not_undone, staged_volume
 from rds_csi.nvme.sysfs import Namespace
 from rds_csi.parameters import Target
 from rds_csi.staging import StagedVolume, StagingStore
@@ -221,19 +221,20 @@ class Publisher:
                 raise Internal(f"{wanted.path} shows {mount}", volume=wanted.volume)  # noqa: TRY301 - undone like any other
         except CommandStuck:
             raise  # the stuck program may still mount it
-        except Exception:
-            await self._undo(wanted, made=made)
+        except Exception as error:
+            await self._undo(wanted, error, made=made)
             raise
 
-    async def _undo(self, wanted: Publish, *, made: bool) -> None:
-        """Take back what a failed publish did; its own failures are logged, the first counts."""
+    async def _undo(self, wanted: Publish, failure: Exception, *, made: bool) -> None:
+        """Take back what a failed publish did; raises :class:`NotUndone` where that fails too."""
         try:
             await self._mounts.unmount(wanted.path, volume=wanted.volume)
             if made:
                 paths.remove(wanted.path, volume=wanted.volume)
             await self._forget(wanted.volume, wanted.path)
-        except DriverError as error:
+        except (DriverError, OSError) as error:
             log.warning("publish not undone in full", volume=wanted.volume, error=str(error))
+            raise not_undone(failure, error, wanted.volume) from error
 
     async def unpublish(self, volume: str, path: str) -> None:
         """Unmount the target and remove it; none is fine.

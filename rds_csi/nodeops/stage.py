@@ -27,7 +27,7 @@ from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mount, Mounts
 from rds_csi.filesystem.options import mount_options
 from rds_csi.filesystem.paths import kind
-from rds_csi.nodeops.volumes import Initiator, Volumes, belongs, staged_volume
+from rds_csi.nodeops.volumes import Initiator, Volumes, belongs, not_undone, staged_volume
 from rds_csi.nvme.sysfs import Namespace
 from rds_csi.parameters import ConnectionConfig, Target
 from rds_csi.staging import StagedVolume, StagingStore
@@ -111,8 +111,8 @@ class Stager:
                 await self._remember(wanted, before)
         except CommandStuck:
             raise  # something still works on the device: not ours to pull away
-        except Exception:
-            await self._undo(wanted, before, was_connected=was_connected)
+        except Exception as error:
+            await self._undo(wanted, before, error, was_connected=was_connected)
             raise
 
     def _require_same_use(
@@ -247,9 +247,18 @@ class Stager:
             await self._store.write(record)
 
     async def _undo(
-        self, wanted: Stage, before: StagedVolume | None, *, was_connected: bool
+        self,
+        wanted: Stage,
+        before: StagedVolume | None,
+        failure: Exception,
+        *,
+        was_connected: bool,
     ) -> None:
-        """Take back what a failed stage did. Its own failures are logged: the first one counts."""
+        """Take back what a failed stage did.
+
+        Raises :class:`NotUndone` where not all of it could be: after a final code the kubelet
+        would never ask for an unstage of what is left.
+        """
         try:
             namespace = self._initiator.find(wanted.target.nqn)
             if wanted.capability.access_type == "mount" and namespace is not None:
@@ -262,8 +271,9 @@ class Stager:
                 await self._initiator.disconnect(wanted.target.nqn, volume=wanted.volume)
             if before is None or not before.staged:
                 await self._forget(wanted.volume)
-        except DriverError as error:
+        except (DriverError, OSError) as error:
             log.warning("stage not undone in full", volume=wanted.volume, error=str(error))
+            raise not_undone(failure, error, wanted.volume) from error
 
     async def _forget(self, volume: str) -> None:
         """Delete the record, but never the mark of a format: it alone explains what is there."""

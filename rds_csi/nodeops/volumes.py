@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 from typing import Protocol
 
-from rds_csi.errors import FailedPrecondition, InvalidRequest
+from rds_csi.errors import DriverError, FailedPrecondition, InvalidRequest, NotUndone
 from rds_csi.filesystem.devices import Device
 from rds_csi.filesystem.mounts import Mount
 from rds_csi.nvme.sysfs import Controller, Namespace
@@ -70,6 +70,16 @@ def staged_volume(
         fs_type=capability.file_system,
         read_only=read_only,
         mount_flags=capability.mount_flags,
+    )
+
+
+def not_undone(failure: Exception, why: Exception, volume: str) -> NotUndone:
+    """What to tell of a ``failure`` after which something is left, and ``why`` it is."""
+    told = failure.what if isinstance(failure, DriverError) else str(failure)
+    return NotUndone(
+        f"{told}; and what was done until then could not be undone: {why}",
+        volume=volume,
+        advice="it is safe to repeat",
     )
 
 

@@ -126,7 +126,7 @@ class Calls:
             await self._answer(method, stream)
         except (Exception, asyncio.CancelledError) as failure:  # noqa: BLE001 - mapped
             error = failure
-            raise _for_caller(failure) from None
+            raise _for_caller(method, failure) from None
         finally:
             seconds = time.monotonic() - started
             code = _code(error, stream)
@@ -190,14 +190,19 @@ async def _unimplemented(method: Method, _stream: Stream[Any, Any]) -> None:
     raise GRPCError(Status.UNIMPLEMENTED, f"{method.name} is not offered by this driver")
 
 
-def _for_caller(error: BaseException) -> BaseException:
-    """What the caller is told: code and text, never details (CSI spec, "Error Scheme")."""
+def _for_caller(method: Method, error: BaseException) -> BaseException:
+    """What the caller is told: code and text, never details (CSI spec, "Error Scheme").
+
+    An error nobody foresaw came at a moment nobody knows: of a call that changes something, the
+    outcome is open. It is logged and counted as what it is, INTERNAL.
+    """
     if isinstance(error, (asyncio.CancelledError, GRPCError)):
         return error
     if isinstance(error, ProtocolError):
         return GRPCError(Status.CANCELLED, "the caller has left")
     if not isinstance(error, DriverError):
-        return GRPCError(Status.INTERNAL, _FAILED)
+        status = Status.UNAVAILABLE if method.name in MUTATES else Status.INTERNAL
+        return GRPCError(status, _FAILED)
     text = logs.scrub(str(error)).encode()[:_LONGEST_TEXT].decode(errors="ignore")
     return GRPCError(Status(error.code.value), text)
 

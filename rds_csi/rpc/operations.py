@@ -14,6 +14,7 @@ from typing import Any, Final, Generic, TypeVar
 import structlog
 
 from rds_csi.errors import (
+    OPEN,
     CommandStuck,
     DeadlineExceeded,
     DriverError,
@@ -21,6 +22,7 @@ from rds_csi.errors import (
     OperationPending,
     OutcomeUnknown,
     ShuttingDown,
+    code_of,
 )
 
 T = TypeVar("T")
@@ -193,6 +195,9 @@ async def _attempt(operation: Operation, work: Callable[[], Awaitable[T]]) -> _O
             what = f"{operation.rpc} was stopped"
         elif isinstance(error, asyncio.CancelledError):
             what = f"{operation.rpc} was cancelled from inside"
+        elif _stuck(error) is not None and code_of(error) not in OPEN:
+            # It may still do what it was started for, whatever the work made of it.
+            what = f"{operation.rpc} failed, and a program it started does not end"
         else:
             return _Outcome(error=error)
         return _Outcome(error=_open(OutcomeUnknown, what, operation, error))

@@ -7,12 +7,14 @@ import pytest
 
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import (
+    OPEN,
     CommandFailed,
     CommandStuck,
     DriverError,
     FailedPrecondition,
     Internal,
     InvalidRequest,
+    NotUndone,
     VolumeInUse,
     VolumeMismatch,
 )
@@ -318,6 +320,25 @@ async def test_a_bind_of_something_else_is_undone(
     assert not staged.target_path.exists()
 
 
+async def test_an_undoing_that_fails_makes_the_answer_an_open_one(
+    staged: Calls, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After a final code the kubelet never asks for an unpublish of the mount that is left."""
+    original = host.table._bind
+
+    def elsewhere(source: str, point: str) -> Result:
+        result = original(source, point)
+        host.table.entries[-1].devno = (8, 1)
+        return result
+
+    monkeypatch.setattr(host.table, "_bind", elsewhere)
+    host.refusals["umount"] = Result(32, "", "target is busy")
+    with pytest.raises(NotUndone, match=r"shows.*; .*target is busy") as caught:
+        await staged.publish()
+    assert caught.value.code in OPEN
+    assert host.table.at(str(staged.target_path)) != []
+
+
 async def test_a_stuck_mount_is_not_undone(
     staged: Calls, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -325,8 +346,9 @@ async def test_a_stuck_mount_is_not_undone(
         raise CommandStuck("mount hangs")
 
     monkeypatch.setattr(host.table, "run", hang)
-    with pytest.raises(CommandStuck):
+    with pytest.raises(CommandStuck) as caught:
         await staged.publish()
+    assert caught.value.code in OPEN
     assert staged.target_path.exists()
 
 

@@ -1,11 +1,13 @@
 """NodeStageVolume and NodeUnstageVolume: what they do, refuse, undo, and leave alone."""
 
+import asyncio
 import json
 from pathlib import Path
 
 import pytest
 
 from rds_csi.errors import (
+    OPEN,
     Code,
     CommandStuck,
     ConnectFailed,
@@ -14,10 +16,12 @@ from rds_csi.errors import (
     Internal,
     InvalidRequest,
     NotBlank,
+    NotUndone,
     VolumeInUse,
     VolumeMismatch,
 )
 from rds_csi.process import Result
+from rds_csi.rpc.operations import Operations
 from rds_csi.volume import AccessMode
 from tests.unit.fakes.mounts import Entry
 from tests.unit.fakes.node_host import FakeHost
@@ -312,22 +316,56 @@ async def test_a_stuck_program_keeps_what_it_works_on(
         raise CommandStuck("mkfs hangs")
 
     monkeypatch.setattr(host, "_mkfs", hang)
-    with pytest.raises(CommandStuck):
+    with pytest.raises(CommandStuck) as caught:
         await calls.stage()
+    assert caught.value.code in OPEN
     assert list(host.connections) == [nqn(VOLUME)]
     assert record(host)["formatting"]
 
 
-async def test_the_first_failure_is_told_not_that_of_the_undoing(
+async def test_an_undoing_that_fails_makes_the_answer_an_open_one(
     calls: Calls, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """After a final code the kubelet never asks for an unstage of the connection that is left."""
+
     async def fail(_nqn: str, *, volume: str = "") -> None:
         raise Internal(f"cannot disconnect {volume}")
 
     monkeypatch.setattr(host, "disconnect", fail)
     host.refusals["mount"] = Result(32, "", "the mount failed")
+    with pytest.raises(NotUndone, match=r"the mount failed; .*cannot disconnect") as caught:
+        await calls.stage()
+    assert caught.value.code in OPEN
+    assert list(host.connections) == [nqn(VOLUME)]
+
+
+async def test_a_failure_that_is_undone_in_full_keeps_its_own_code(
+    calls: Calls, host: FakeHost
+) -> None:
+    host.refusals["mount"] = Result(32, "", "the mount failed")
     with pytest.raises(FailedPrecondition, match="the mount failed"):
         await calls.stage()
+    assert host.leaks() == []
+
+
+async def test_a_program_that_hangs_while_undoing_keeps_the_volume_locked(
+    calls: Calls, host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    gone = asyncio.Event()
+
+    async def hang(_nqn: str, *, volume: str = "") -> None:
+        raise CommandStuck("the disconnect hangs", gone=gone, volume=volume)
+
+    monkeypatch.setattr(host, "disconnect", hang)
+    host.refusals["mount"] = Result(32, "", "the mount failed")
+    operations = Operations()
+    with pytest.raises(NotUndone):
+        await operations.run("NodeStageVolume", calls.stage, timeout=10, volume=VOLUME)
+    assert operations.locked(VOLUME)
+    gone.set()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)
+    assert not operations.locked(VOLUME)
 
 
 async def test_a_mount_of_something_else_is_undone(
