@@ -26,6 +26,7 @@ from rds_csi.filesystem.usage import Usage
 from rds_csi.health import Severity
 from rds_csi.nodeops.health import HealthCheck
 from rds_csi.nodeops.inspect import Inspector
+from rds_csi.nodeops.look import Looks
 from rds_csi.nodeops.publish import Publish, Publisher
 from rds_csi.nodeops.stage import Stage, Stager
 from rds_csi.nodeops.volumes import Initiator, Subsystems, Volumes, check_target
@@ -81,6 +82,7 @@ class Node(csi.NodeBase):
         mounts = mounts or Mounts(runner)
         devices = devices or BlockDevices(runner)
         volumes = Volumes(connector, sysfs, settings.host_nqn)
+        self._looks = Looks(volumes, mounts)
         grower = Grower(runner, devices)
         self._settings = settings
         self._paths = Paths(settings.kubelet_dir)
@@ -105,9 +107,7 @@ class Node(csi.NodeBase):
             grower=grower,
         )
         self._health = HealthCheck(
-            initiator=connector,
-            volumes=volumes,
-            mounts=mounts,
+            looks=self._looks,
             devices=devices,
             inspector=self._inspector,
             store=store,
@@ -206,10 +206,11 @@ class Node(csi.NodeBase):
         """
         volume = check_volume_id(message.volume_id)
         path = self._existing(message.volume_path, volume)
-        ailments = await self._health.volume(volume, path)
+        look = await self._looks.at(volume)
+        ailments = await self._health.seen(look, volume, path)
         usage: list[csi.VolumeUsage] = []
         if all(each.severity is not Severity.INACCESSIBLE for each in ailments):
-            usage = _usage(await self._inspector.stats(volume, path))
+            usage = _usage(await self._inspector.stats(look, volume, path))
         response = csi.NodeGetVolumeStatsResponse(usage=usage)
         messages.add_condition(response, ailments)
         return response
@@ -238,7 +239,7 @@ class Node(csi.NodeBase):
                     reason=each.reason,
                     message=each.message,
                 )
-                for each in self._health.storage()
+                for each in await self._health.storage()
             ]
         )
 

@@ -140,10 +140,13 @@ class StagingStore:
 
     async def read(self, volume: str) -> StagedVolume | None:
         """The volume, or None where there is none or its file is unreadable (logged)."""
+        return await asyncio.to_thread(self._read, volume)
+
+    def _read(self, volume: str) -> StagedVolume | None:
         path = self._path(volume)
         try:
-            async with aiofiles.open(path, "rb") as file:
-                staged = StagedVolume.parse(await file.read(_LARGEST))
+            with path.open("rb") as file:
+                staged = StagedVolume.parse(file.read(_LARGEST))
             if staged.volume != volume:
                 raise ValueError(f"it is of volume {staged.volume!r}")  # noqa: TRY301 - as below
         except FileNotFoundError:
@@ -168,23 +171,25 @@ class StagingStore:
 
     async def list(self) -> list[StagedVolume]:
         """Every readable record, in the order of volume ids."""
-        found = [await self.read(volume) for volume in await self._volumes()]
-        return [staged for staged in found if staged is not None]
+        found = await asyncio.to_thread(self._read_all)
+        return [staged for staged in found.values() if staged is not None]
 
     async def staged_nqns(self, prefix: str) -> set[str]:
         """The NQNs of what may be staged. An unreadable record counts, by its file's name.
 
         ``prefix`` is that of the NQNs. Raises OSError if the directory cannot be read.
         """
-        volumes = await self._volumes()
-        readable = {volume: await self.read(volume) for volume in volumes}
+        readable = await asyncio.to_thread(self._read_all)
         nqns = {staged.nqn for staged in readable.values() if staged is not None and staged.staged}
         return nqns | {f"{prefix}:{volume}" for volume, staged in readable.items() if not staged}
 
-    async def _volumes(self) -> builtins.list[str]:
-        """The volume ids that files are named after."""
+    def _read_all(self) -> dict[str, StagedVolume | None]:
+        """Every record by the volume id that its file is named after; takes a while."""
+        return {volume: self._read(volume) for volume in self._volumes()}
+
+    def _volumes(self) -> builtins.list[str]:
         try:
-            names = await aiofiles.os.listdir(self._directory)
+            names = os.listdir(self._directory)  # noqa: PTH208 - names are all that is asked
         except FileNotFoundError:
             return []
         volumes = (name.removesuffix(".json") for name in names if name.endswith(".json"))

@@ -8,7 +8,7 @@ cut off writers that still hold data.
 
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -22,6 +22,7 @@ log = structlog.get_logger(__name__)
 
 DeviceNumber = tuple[int, int]
 
+_ODD: Final = re.compile(rb"[\s\\#]")
 _ESCAPE: Final = re.compile(rb"\\([0-3][0-7]{2})")
 _FLAGS_OF_A_MOUNT: Final = frozenset(
     {"nosuid", "nodev", "noexec", "noatime", "nodiratime", "relatime", "nosymfollow"}
@@ -111,28 +112,33 @@ def _unescape(field: bytes) -> str:
     return os.fsdecode(_ESCAPE.sub(lambda found: bytes([int(found[1], 8)]), field))
 
 
-class Mounts:
-    """The mount table as this process sees it, read anew for every question."""
+class MountTable:
+    """The mount table at one moment: read once, asked as often as it takes.
 
-    def __init__(self, runner: Runner, *, table: Path = Path("/proc/self/mountinfo")) -> None:
-        self._runner = runner
-        self._table = table
+    Lines are searched as bytes and only those found are parsed. A node has thousands, and each
+    call asks for a few.
+    """
+
+    def __init__(self, content: bytes) -> None:
+        self._content = content
 
     def all(self) -> list[Mount]:
         """The whole table."""
-        return parse(self._table.read_bytes())
+        return parse(self._content)
 
     def at(self, point: str) -> list[Mount]:
         """The mounts exactly at ``point``, the visible one last; never that of a parent."""
-        return [mount for mount in self.all() if mount.point == point]
+        return [mount for mount in self._lines_with(point) if mount.point == point]
 
     def covering(self, path: Path) -> Mount | None:
         """The mount through which ``path`` is seen; None where the table shows none."""
-        return _covering(self.all(), path)
+        found = (self.at(str(point)) for point in (path, *path.parents))
+        return next((mounts[-1] for mounts in found if mounts), None)
 
     def of_file_system(self, devno: DeviceNumber) -> list[Mount]:
         """The mounts of the file system on a block device."""
-        return [mount for mount in self.all() if mount.devno == devno]
+        found = self._lines_with(f"{devno[0]}:{devno[1]}")
+        return [mount for mount in found if mount.devno == devno]
 
     def of_node(self, node: Path) -> list[Mount]:
         """The bind mounts of a device node itself: raw block volumes that are published.
@@ -141,12 +147,15 @@ class Mounts:
         node's path in there as its root. The node of a device that is gone matches no more: the
         kernel adds ``//deleted`` to its root.
         """
-        table = self.all()
-        holder = _covering(table, node)
+        holder = self.covering(node)
         if holder is None:
             return []
         root = _path_inside(holder, node)
-        return [mount for mount in table if (mount.devno, mount.root) == (holder.devno, root)]
+        return [
+            mount
+            for mount in self._lines_with(root)
+            if (mount.devno, mount.root) == (holder.devno, root)
+        ]
 
     def uses(self, devno: DeviceNumber) -> bool:
         """Whether the device is mounted, as a file system or as a raw block volume."""
@@ -157,6 +166,56 @@ class Mounts:
         except FileNotFoundError:
             return False  # the device is gone, and a bind mount of its node shows nothing
         return bool(self.of_node(Path("/dev", name)))
+
+    def _lines_with(self, text: str) -> Iterator[Mount]:
+        """The lines of which ``text`` is one field, and perhaps others, in their order."""
+        field = os.fsencode(text)
+        if not field or _ODD.search(field):
+            # Kernels differ in what they escape, so how it is written is not known.
+            yield from self.all()
+            return
+        table, needle, start = self._content, b" " + field + b" ", 0
+        while (found := table.find(needle, start)) >= 0:
+            begin = table.rfind(b"\n", 0, found) + 1
+            end = table.find(b"\n", found)
+            start = end if end >= 0 else len(table)
+            yield from parse(table[begin:start])
+
+
+class Mounts:
+    """The mount table as this process sees it, read anew for every question."""
+
+    def __init__(self, runner: Runner, *, table: Path = Path("/proc/self/mountinfo")) -> None:
+        self._runner = runner
+        self._table = table
+
+    def look(self) -> MountTable:
+        """The table of this moment, for several questions."""
+        return MountTable(self._table.read_bytes())
+
+    def all(self) -> list[Mount]:
+        """The whole table."""
+        return self.look().all()
+
+    def at(self, point: str) -> list[Mount]:
+        """See :meth:`MountTable.at`."""
+        return self.look().at(point)
+
+    def covering(self, path: Path) -> Mount | None:
+        """See :meth:`MountTable.covering`."""
+        return self.look().covering(path)
+
+    def of_file_system(self, devno: DeviceNumber) -> list[Mount]:
+        """See :meth:`MountTable.of_file_system`."""
+        return self.look().of_file_system(devno)
+
+    def of_node(self, node: Path) -> list[Mount]:
+        """See :meth:`MountTable.of_node`."""
+        return self.look().of_node(node)
+
+    def uses(self, devno: DeviceNumber) -> bool:
+        """See :meth:`MountTable.uses`."""
+        return self.look().uses(devno)
 
     async def mount(
         self, device: Path, point: str, *, fs_type: str, options: Sequence[str], volume: str
@@ -237,17 +296,6 @@ class Mounts:
         if not found:
             raise Internal(f"mount reported success but nothing is at {point}", volume=volume)
         return found[-1]
-
-
-def _covering(table: Sequence[Mount], path: Path) -> Mount | None:
-    """The mount through which ``path`` is seen: the deepest, and of a stack the last."""
-    covering: Mount | None = None
-    for mount in table:
-        if path.is_relative_to(mount.point) and (
-            covering is None or len(mount.point) >= len(covering.point)
-        ):
-            covering = mount
-    return covering
 
 
 def _path_inside(mount: Mount, path: Path) -> str:

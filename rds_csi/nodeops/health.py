@@ -7,11 +7,10 @@ from collections.abc import Iterator
 
 from rds_csi.errors import PathNotFound
 from rds_csi.filesystem.devices import BlockDevices
-from rds_csi.filesystem.mounts import Mounts
 from rds_csi.health import Ailment, Severity, StorageAilment, StorageSeverity
 from rds_csi.nodeops.inspect import Inspector
-from rds_csi.nodeops.volumes import Initiator, Volumes
-from rds_csi.nvme.sysfs import Controller, Namespace
+from rds_csi.nodeops.look import Look, Looks
+from rds_csi.nvme.sysfs import Controller
 from rds_csi.staging import StagedVolume, StagingStore
 
 _RESTART = "stop the pods that use the volume; it is mounted anew when they start again"
@@ -23,22 +22,22 @@ class HealthCheck:
     def __init__(
         self,
         *,
-        initiator: Initiator,
-        volumes: Volumes,
-        mounts: Mounts,
+        looks: Looks,
         devices: BlockDevices,
         inspector: Inspector,
         store: StagingStore,
     ) -> None:
-        self._initiator = initiator
-        self._volumes = volumes
-        self._mounts = mounts
+        self._looks = looks
         self._devices = devices
         self._inspector = inspector
         self._store = store
 
     async def volume(self, volume: str, *paths: str) -> list[Ailment]:
-        """What is wrong with the volume and with what is mounted at ``paths``.
+        """:meth:`seen`, by a look of its own."""
+        return await self.seen(await self._looks.at(volume), volume, *paths)
+
+    async def seen(self, look: Look, volume: str, *paths: str) -> list[Ailment]:
+        """What is wrong with the volume and with what is mounted at ``paths``, by one look.
 
         Raises :class:`PathNotFound` for a volume that this node does not have, and for a path
         that never was the volume's.
@@ -46,22 +45,20 @@ class HealthCheck:
         record = await self._store.read(volume)
         if record is not None and not record.staged:
             record = None
-        controllers = self._volumes.controllers(volume)
         at_paths = [path for path in paths if path]
-        if record is None and not controllers:
+        if record is None and not look.controllers:
             raise PathNotFound("it is not on this node", volume=volume)
-        namespace = self._namespace(controllers)
-        found = [*_of_connection(controllers, namespace)]
+        found = [*_of_connection(look)]
         for path in at_paths:
-            self._require_known(path, volume, namespace, record)
-            found += self._at_path(path, namespace, record)
+            self._require_known(path, volume, look, record)
+            found += self._at_path(path, look, record)
         unique = {(each.severity, each.reason): each for each in found}
         return list(unique.values())
 
-    def storage(self) -> list[StorageAilment]:
+    async def storage(self) -> list[StorageAilment]:
         """What is wrong between this node and the targets its volumes are on."""
         by_target: dict[str, list[Controller]] = {}
-        for controller in self._volumes.all_controllers():
+        for controller in await self._looks.all_controllers():
             target = f"{controller.address}:{controller.port}"
             by_target.setdefault(target, []).append(controller)
         return [
@@ -70,41 +67,33 @@ class HealthCheck:
             if (ailment := _of_target(target, controllers)) is not None
         ]
 
-    def _namespace(self, controllers: list[Controller]) -> Namespace | None:
-        for nqn in sorted({controller.nqn for controller in controllers}):
-            namespace = self._initiator.find(nqn)
-            if namespace is not None:
-                return namespace
-        return None
-
     def _require_known(
-        self,
-        path: str,
-        volume: str,
-        namespace: Namespace | None,
-        record: StagedVolume | None,
+        self, path: str, volume: str, look: Look, record: StagedVolume | None
     ) -> None:
-        mounted = self._mounts.at(path)
+        mounted = look.mounts.at(path)
         gone = bool(mounted) and not self._devices.exists(mounted[-1].devno)
-        shown = namespace is not None and self._inspector.shown(mounted, path, namespace)
+        shown = self._shown(look, path)
         if not (shown or gone or _expected(path, record)):
             raise PathNotFound(f"it is not at {path}", volume=volume)
 
-    def _at_path(
-        self, path: str, namespace: Namespace | None, record: StagedVolume | None
-    ) -> Iterator[Ailment]:
-        mounted = self._mounts.at(path)
+    def _shown(self, look: Look, path: str) -> str:
+        if look.namespace is None:
+            return ""
+        return self._inspector.shown(look.mounts, path, look.namespace)
+
+    def _at_path(self, path: str, look: Look, record: StagedVolume | None) -> Iterator[Ailment]:
+        mounted = look.mounts.at(path)
         if not mounted:
             # A raw block volume that the Go driver published is a device node, not a mount.
-            shown = namespace is not None and self._inspector.shown(mounted, path, namespace)
-            if _expected(path, record) and not shown:
+            if _expected(path, record) and not self._shown(look, path):
                 yield Ailment(
                     Severity.INACCESSIBLE,
                     "MountLost",
                     f"nothing is mounted at {path} any more; {_RESTART}",
                 )
             return
-        if namespace is None or not self._inspector.shown(mounted, path, namespace):
+        namespace = look.namespace
+        if namespace is None or not self._shown(look, path):
             yield Ailment(
                 Severity.INACCESSIBLE,
                 "StaleMount",
@@ -129,7 +118,8 @@ def _expected(path: str, record: StagedVolume | None) -> bool:
     return published or (bool(record.fs_type) and path == record.staging_path)
 
 
-def _of_connection(controllers: list[Controller], namespace: Namespace | None) -> Iterator[Ailment]:
+def _of_connection(look: Look) -> Iterator[Ailment]:
+    controllers = look.controllers
     if not controllers:
         yield Ailment(
             Severity.INACCESSIBLE,
@@ -145,7 +135,7 @@ def _of_connection(controllers: list[Controller], namespace: Namespace | None) -
             for each in controllers
         )
         yield Ailment(Severity.INACCESSIBLE, "Reconnecting", f"I/O waits: {states}")
-    elif namespace is None:
+    elif look.namespace is None:
         yield Ailment(
             Severity.INACCESSIBLE,
             "NamespaceMissing",

@@ -7,8 +7,9 @@ from rds_csi.errors import PathNotFound, SizeOutOfRange, Unavailable
 from rds_csi.filesystem import paths
 from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.grow import Grower
-from rds_csi.filesystem.mounts import Mount, Mounts
+from rds_csi.filesystem.mounts import Mounts, MountTable
 from rds_csi.filesystem.usage import Usage, usage
+from rds_csi.nodeops.look import Look
 from rds_csi.nodeops.volumes import Initiator, Volumes
 from rds_csi.nvme.sysfs import Namespace
 from rds_csi.process import Runner
@@ -39,16 +40,15 @@ class Inspector:
         self._devices = devices
         self._grower = grower
 
-    async def stats(self, volume: str, path: str) -> Usage | int:
+    async def stats(self, look: Look, volume: str, path: str) -> Usage | int:
         """The usage of the file system at ``path``, or the size in bytes of the device there.
 
         Raises :class:`PathNotFound` where the volume is not at that path, :class:`Unavailable`
         where it was, but its device is gone. Never waits for a device for more than a few
         seconds.
         """
-        mounted = self._mounts.at(path)
-        found = self._volumes.find(volume)
-        if found is None:
+        if look.namespace is None:
+            mounted = look.mounts.at(path)
             if mounted and not self._devices.exists(mounted[-1].devno):
                 raise Unavailable(
                     f"the device mounted at {path} is gone",
@@ -56,11 +56,11 @@ class Inspector:
                     advice="the kernel gave the connection up; restart the pods that use it",
                 )
             raise PathNotFound(f"it is not at {path}: not connected", volume=volume)
-        _, namespace = found
-        if self.shown(mounted, path, namespace) == "file system":
+        shown = self.shown(look.mounts, path, look.namespace)
+        if shown == "file system":
             return await usage(self._runner, path, volume=volume)
-        if self.shown(mounted, path, namespace) == "device":
-            return namespace.size
+        if shown == "device":
+            return look.namespace.size
         raise PathNotFound(f"it is not at {path}", volume=volume)
 
     async def expand(self, volume: str, path: str, capacity: CapacityRange, *, block: bool) -> int:
@@ -75,9 +75,9 @@ class Inspector:
         if found is None:
             raise PathNotFound("it is not connected to this node", volume=volume)
         nqn, namespace = found
-        mounted = self._mounts.at(path)
-        shown = self.shown(mounted, path, namespace)
-        in_use = self._mounts.of_file_system(namespace.devno)
+        table = self._mounts.look()
+        shown = self.shown(table, path, namespace)
+        in_use = table.of_file_system(namespace.devno)
         if not shown and not (block and not in_use and paths.kind(path) != "absent"):
             raise PathNotFound(f"it is not at {path}", volume=volume)
         namespace = await self._grown(nqn, capacity.required, volume)
@@ -94,11 +94,12 @@ class Inspector:
             await self._grower.grow(device, writable[0], volume=volume)
         return namespace.size
 
-    def shown(self, mounted: list[Mount], path: str, namespace: Namespace) -> str:
+    def shown(self, table: MountTable, path: str, namespace: Namespace) -> str:
         """What of the volume is at the path: ``file system``, ``device``, or nothing."""
+        mounted = table.at(path)
         if mounted and mounted[-1].devno == namespace.devno:
             return "file system"
-        if mounted and mounted[-1] in self._mounts.of_node(namespace.device):
+        if mounted and mounted[-1] in table.of_node(namespace.device):
             return "device"
         if (
             not mounted

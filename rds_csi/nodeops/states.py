@@ -8,7 +8,7 @@ from typing import Final
 
 import structlog
 
-from rds_csi.filesystem.mounts import Mount, Mounts
+from rds_csi.filesystem.mounts import Mounts, MountTable
 from rds_csi.nvme.sysfs import Controller, Sysfs
 from rds_csi.staging import StagedVolume, StagingStore
 
@@ -54,7 +54,7 @@ class VolumeStates:
     async def look(self) -> Look:
         """One look; what changed for the worse, or back, is logged with the volume's name."""
         staged = [each for each in await self._store.list() if each.staged]
-        # A hundred connections are some ten thousand small reads: not on the event loop.
+        # A hundred connections are some thousand small reads: not on the event loop.
         states = await asyncio.to_thread(self._states, staged)
         reconnected = 0
         for volume, state in states.items():
@@ -70,9 +70,10 @@ class VolumeStates:
         return Look(Counter(states.values()), reconnected)
 
     def _states(self, staged: list[StagedVolume]) -> dict[str, str]:
-        mounts = {mount.point: mount for mount in self._mounts.all()}
+        mounts = self._mounts.look()
         connections: dict[str, list[Controller]] = {}
-        for controller in self._sysfs.controllers():
+        nqns = {each.nqn for each in staged}
+        for controller in self._sysfs.controllers_of(nqns.__contains__):
             if controller.hostnqn == self._host_nqn:
                 connections.setdefault(controller.nqn, []).append(controller)
         return {
@@ -80,11 +81,11 @@ class VolumeStates:
         }
 
     def _state(
-        self, staged: StagedVolume, connections: list[Controller], mounts: Mapping[str, Mount]
+        self, staged: StagedVolume, connections: list[Controller], mounts: MountTable
     ) -> str:
         if not connections:
             points = (staged.staging_path, *(path for path, _ in staged.targets))
-            return DISCONNECTED if any(point in mounts for point in points) else LEFT_OVER
+            return DISCONNECTED if any(map(mounts.at, points)) else LEFT_OVER
         live = [controller for controller in connections if controller.live]
         if not live:
             # "deleting (no IO)" is a stage of deleting.
@@ -92,9 +93,9 @@ class VolumeStates:
         devices = {device.devno for device in self._sysfs.devices(live)}
         if not devices:
             return NO_DEVICE
-        mount = mounts.get(staged.staging_path) if staged.fs_type else None
-        if mount is not None and mount.devno not in devices:
+        mounted = mounts.at(staged.staging_path) if staged.fs_type else []
+        if mounted and mounted[-1].devno not in devices:
             return STALE_MOUNT
-        if mount is not None and mount.file_system_read_only and not staged.read_only:
+        if mounted and mounted[-1].file_system_read_only and not staged.read_only:
             return READ_ONLY
         return LIVE

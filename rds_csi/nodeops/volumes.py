@@ -1,6 +1,6 @@
 """Which devices of this node belong to a volume, and to which volume a mount belongs."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
 
 from rds_csi.errors import DriverError, FailedPrecondition, InvalidRequest, NotUndone
@@ -33,11 +33,17 @@ class Initiator(Protocol):
 class Subsystems(Protocol):
     """What sysfs shows: :class:`rds_csi.nvme.sysfs.Sysfs`."""
 
-    def controllers(self, nqn: str | None = None) -> list[Controller]:
-        """Every controller, or those of one subsystem."""
+    def controllers_of(self, wanted: Callable[[str], bool]) -> list[Controller]:
+        """The controllers whose NQN is wanted."""
 
-    def namespace(self, nqn: str, hostnqn: str | None = None, nsid: int = 1) -> Namespace | None:
-        """One subsystem's namespace."""
+    def namespace_of(self, controllers: Iterable[Controller], nsid: int = 1) -> Namespace | None:
+        """The namespace that the controllers lead to."""
+
+    def owner(self, devno: tuple[int, int]) -> str:
+        """The NQN that a block device is of, or nothing."""
+
+    def owner_of_node(self, name: str) -> str:
+        """The same, of the block device of this name."""
 
 
 def check_target(target: Target, volume: str) -> Target:
@@ -93,24 +99,28 @@ class Volumes:
 
     def all_controllers(self) -> list[Controller]:
         """The connections to volumes that this node made, in whatever state."""
-        return [
-            controller
-            for controller in self._subsystems.controllers()
-            if is_volume_id(controller.nqn.rpartition(":")[2])
-            and controller.hostnqn == self._host_nqn
-        ]
+        return self._ours(lambda nqn: is_volume_id(nqn.rpartition(":")[2]))
 
     def controllers(self, volume: str) -> list[Controller]:
         """Those of one volume."""
-        return [each for each in self.all_controllers() if belongs(each.nqn, volume)]
+        return self._ours(lambda nqn: belongs(nqn, volume))
+
+    def _ours(self, wanted: Callable[[str], bool]) -> list[Controller]:
+        found = self._subsystems.controllers_of(wanted)
+        return [each for each in found if each.hostnqn == self._host_nqn]
+
+    def namespace(self, controllers: Sequence[Controller]) -> Namespace | None:
+        """The namespace of the first NQN of the controllers that has one."""
+        for nqn in sorted({each.nqn for each in controllers}):
+            of_nqn = [each for each in controllers if each.nqn == nqn]
+            namespace = self._subsystems.namespace_of(of_nqn)
+            if namespace is not None:
+                return namespace
+        return None
 
     def nqns(self, volume: str) -> set[str]:
         """The NQNs of the volume's connections that this node made, in whatever state."""
-        return {
-            controller.nqn
-            for controller in self._subsystems.controllers()
-            if belongs(controller.nqn, volume) and controller.hostnqn == self._host_nqn
-        }
+        return {controller.nqn for controller in self.controllers(volume)}
 
     def find(self, volume: str) -> tuple[str, Namespace] | None:
         """The volume's NQN and namespace, if it is connected."""
@@ -134,11 +144,6 @@ class Volumes:
                 )
 
     def _owner(self, mount: Mount) -> str:
-        for controller in self._subsystems.controllers():
-            namespace = self._subsystems.namespace(controller.nqn, controller.hostnqn or None)
-            if namespace is not None and (
-                mount.devno == namespace.devno
-                or (mount.fs_type == "devtmpfs" and mount.root == f"/{namespace.device.name}")
-            ):
-                return controller.nqn
-        return ""
+        if mount.fs_type == "devtmpfs":
+            return self._subsystems.owner_of_node(mount.root.removeprefix("/"))
+        return self._subsystems.owner(mount.devno)

@@ -35,8 +35,8 @@ _JITTER: Final = 0.1
 class Subsystems(Protocol):
     """Where the kernel's subsystems are listed: :class:`rds_csi.nvme.sysfs.Sysfs`."""
 
-    def subsystems(self) -> list[Subsystem]:
-        """Every subsystem that has a controller."""
+    def subsystems(self, wanted: Callable[[str], bool]) -> list[Subsystem]:
+        """Every subsystem that has a controller; of those not wanted the NQN alone."""
 
 
 class Disconnector(Protocol):
@@ -124,6 +124,14 @@ def _reason_to_keep(facts: Facts, host: str) -> str:
     return next((reason for applies, reason in speaks_for_it if applies), "")
 
 
+@dataclass(frozen=True, slots=True)
+class _Sight:
+    """One subsystem at one moment, and whether a device of it was mounted then."""
+
+    subsystem: Subsystem
+    mounted: bool = False
+
+
 @dataclass(slots=True)
 class _Sighting:
     """Since when a subsystem has been useless; anew when it changed or carried I/O."""
@@ -137,9 +145,9 @@ class Reaper:
     """Looks at all subsystems from time to time.
 
     ``recorded`` gives the NQNs of staged volumes; when it raises, nothing is disconnected.
-    ``mounted`` tells whether a device number is mounted, ``locked`` whether an RPC is at work
-    on the volume of an NQN. ``on_disconnect`` is told of each disconnected NQN: a metric.
-    With ``dry_run`` it only says what it would do.
+    ``mounted`` reads the mount table and gives who tells whether a device number is mounted;
+    ``locked`` tells whether an RPC is at work on the volume of an NQN. ``on_disconnect`` is told
+    of each disconnected NQN: a metric. With ``dry_run`` it only says what it would do.
     """
 
     def __init__(
@@ -150,7 +158,7 @@ class Reaper:
         host: str,
         nqn_prefix: str,
         recorded: Callable[[], Awaitable[set[str]]],
-        mounted: Callable[[tuple[int, int]], bool],
+        mounted: Callable[[], Callable[[tuple[int, int]], bool]],
         locked: Callable[[str], bool],
         clock: Clock | None = None,
         grace: float = GRACE,
@@ -199,10 +207,9 @@ class Reaper:
         A disconnect that fails is logged and does not hold up the others.
         """
         recorded = await self._recorded()
-        subsystems = self._sysfs.subsystems()
         judged = [
-            (subsystem.nqn, self._judge(subsystem, recorded, starting=starting, note=True))
-            for subsystem in subsystems
+            (sight.subsystem.nqn, self._judge(sight, recorded, starting=starting, note=True))
+            for sight in await asyncio.to_thread(self._look, self._is_ours)
         ]
         self._forget({nqn for nqn, _ in judged})
         orphans = [nqn for nqn, verdict in judged if verdict.disconnect]
@@ -229,10 +236,12 @@ class Reaper:
             # what is seen after them is still true when the connection is taken down.
             nonlocal confirmed
             recorded = await self._recorded()
+            # In one go, not in a thread: no call can end between this look and the question
+            # for its lock.
             confirmed = any(
-                self._judge(subsystem, recorded, starting=starting, confirming=True).disconnect
-                for subsystem in self._sysfs.subsystems()
-                if subsystem.nqn == nqn
+                self._judge(sight, recorded, starting=starting, confirming=True).disconnect
+                for sight in self._look(nqn.__eq__)
+                if sight.subsystem.nqn == nqn
             )
             return confirmed
 
@@ -249,23 +258,38 @@ class Reaper:
         log.warning("orphan disconnected", nqn=nqn, reason=verdict.reason)
         return ""
 
+    def _look(self, wanted: Callable[[str], bool]) -> list[_Sight]:
+        """What is connected and whether it is mounted; with hundreds of volumes it takes a while.
+
+        What has no name of ours is left alone whatever it is, so it is not looked at.
+        """
+        mounted = self._mounted()
+        return [
+            _Sight(subsystem, any(mounted(device.devno) for device in subsystem.devices))
+            for subsystem in self._sysfs.subsystems(wanted)
+        ]
+
+    def _is_ours(self, nqn: str) -> bool:
+        return is_our_nqn(nqn, self._prefix)
+
     def _judge(
         self,
-        subsystem: Subsystem,
+        sight: _Sight,
         recorded: set[str],
         *,
         starting: bool,
         note: bool = False,
         confirming: bool = False,
     ) -> Verdict:
+        subsystem = sight.subsystem
         nqn = subsystem.nqn
         facts = Facts(
             nqn=nqn,
-            our_name=is_our_nqn(nqn, self._prefix),
+            our_name=self._is_ours(nqn),
             hosts=frozenset(entry.hostnqn for entry in subsystem.controllers),
             states=tuple(sorted({entry.state for entry in subsystem.controllers})),
             namespaces=len(subsystem.devices),
-            mounted=any(self._mounted(device.devno) for device in subsystem.devices),
+            mounted=sight.mounted,
             held=any(device.holders for device in subsystem.devices),
             recorded=nqn in recorded,
             # Confirming happens under the connector's own lock, which is then ours.

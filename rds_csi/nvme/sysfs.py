@@ -4,13 +4,17 @@ sysfs is the truth; nothing here is remembered. Device names are given out again
 they are free, so a name is good for one look and no longer. Entries may vanish between two
 reads: what vanished is passed over.
 
+Each look walks as little as it can: the NQN is read first, and what is not asked for is not
+looked at. With 200 volumes every walk that nests in another is felt by all calls.
+
 Two layouts (kernel: drivers/nvme/host/multipath.c). With native multipath a namespace is
 ``nvmeXnZ`` below the subsystem, and each controller has a hidden path ``nvmeXcYnZ`` to it.
 Without, ``nvmeXnY`` is below its controller.
 """
 
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -21,6 +25,10 @@ SECTOR: Final = 512
 _CONTROLLER: Final = re.compile(r"nvme[0-9]+")
 _NAMESPACE: Final = re.compile(r"nvme[0-9]+n[0-9]+")
 _PATH: Final = re.compile(r"(nvme[0-9]+)c[0-9]+(n[0-9]+)")
+_BLOCK: Final = re.compile(r"nvme[0-9]+n[0-9]+(p[0-9]+)?")
+_NUMBER: Final = re.compile(r"[0-9]+")
+_PAGE: Final = 4096
+"""Bytes; no attribute of sysfs is longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,12 +113,16 @@ class Sysfs:
 
     def controllers(self, nqn: str | None = None) -> list[Controller]:
         """Every controller, or those of one subsystem, in the order of their numbers."""
-        found = (
-            self._controller(entry)
-            for entry in _entries(self._class / "nvme", _CONTROLLER)
-            if nqn is None or _read(entry / "subsysnqn") == nqn
-        )
-        return [controller for controller in found if controller is not None]
+        return self.controllers_of(lambda found: nqn in (None, found))
+
+    def controllers_of(self, wanted: Callable[[str], bool]) -> list[Controller]:
+        """The controllers whose NQN is wanted, in the order of their numbers."""
+        subsystems = _Subsystems(f"{self._class}/nvme-subsystem")
+        return [
+            self._controller(name, nqn, subsystems.of(name))
+            for name, nqn in self._names_and_nqns()
+            if wanted(nqn)
+        ]
 
     def namespace(self, nqn: str, hostnqn: str | None = None, nsid: int = 1) -> Namespace | None:
         """The namespace that the host NQN's controllers lead to; any host's where it is None.
@@ -118,8 +130,14 @@ class Sysfs:
         A controller that the kernel is taking down does not count. The namespace is returned
         whatever the state of its controller, also while that reconnects.
         """
-        for controller in self.controllers(nqn):
-            if controller.leaving or hostnqn not in (None, controller.hostnqn):
+        return self.namespace_of(
+            [each for each in self.controllers(nqn) if hostnqn in (None, each.hostnqn)], nsid
+        )
+
+    def namespace_of(self, controllers: Iterable[Controller], nsid: int = 1) -> Namespace | None:
+        """:meth:`namespace`, of controllers that were looked up before."""
+        for controller in controllers:
+            if controller.leaving:
                 continue
             for entry in self._namespaces(controller):
                 namespace = self._namespace(entry)
@@ -127,24 +145,30 @@ class Sysfs:
                     return namespace
         return None
 
-    def devices(self, controllers: list[Controller]) -> list[BlockDevice]:
+    def devices(self, controllers: Iterable[Controller]) -> list[BlockDevice]:
         """The block devices that the controllers lead to, with their partitions."""
         entries = {
-            entry.name: entry
+            os.path.basename(entry): entry  # noqa: PTH119 - a Path costs more than the read
             for controller in controllers
             for entry in self._namespaces(controller)
         }
         found = []
-        for _, entry in sorted(entries.items()):
-            parts = [part for part in _children(entry) if (part / "partition").exists()]
+        for name, entry in sorted(entries.items()):
+            parts = [f"{entry}/{part}" for part in sorted(_children(entry)) if _is_part(part, name)]
             found += [_block_device(part) for part in (entry, *parts)]
         return [device for device in found if device is not None]
 
-    def subsystems(self) -> list[Subsystem]:
-        """Every subsystem that has a controller, in the order of NQNs."""
+    def subsystems(self, wanted: Callable[[str], bool] = lambda _nqn: True) -> list[Subsystem]:
+        """Every subsystem that has a controller, in the order of NQNs.
+
+        Of those not wanted nothing is read but the NQN: they come without controllers.
+        """
+        subsystems = _Subsystems(f"{self._class}/nvme-subsystem")
         by_nqn: dict[str, list[Controller]] = {}
-        for controller in self.controllers():
-            by_nqn.setdefault(controller.nqn, []).append(controller)
+        for name, nqn in self._names_and_nqns():
+            controllers = by_nqn.setdefault(nqn, [])
+            if wanted(nqn):
+                controllers.append(self._controller(name, nqn, subsystems.of(name)))
         return [
             Subsystem(
                 nqn=nqn,
@@ -155,101 +179,152 @@ class Sysfs:
             for nqn, controllers in sorted(by_nqn.items())
         ]
 
-    def _controller(self, entry: Path) -> Controller | None:
-        nqn = _read(entry / "subsysnqn")
-        if not nqn:
-            return None
+    def owner(self, devno: tuple[int, int]) -> str:
+        """The NQN of the subsystem that a block device or partition is of; empty where none is."""
+        return self._owner(f"{self._class.parent}/dev/block/{devno[0]}:{devno[1]}")
+
+    def owner_of_node(self, name: str) -> str:
+        """:meth:`owner`, of the block device that has this name now."""
+        return self._owner(f"{self._class}/block/{name}") if _BLOCK.fullmatch(name) else ""
+
+    def _owner(self, entry: str) -> str:
+        # A namespace lies in its controller or, with native multipath, in its subsystem; a
+        # partition in its namespace. Either says its NQN.
+        block = os.path.realpath(entry)
+        for directory in (os.path.dirname(block), os.path.dirname(os.path.dirname(block))):  # noqa: PTH120 - strings, as above
+            if nqn := _read(f"{directory}/subsysnqn"):
+                return nqn
+        return ""
+
+    def _names_and_nqns(self) -> Iterator[tuple[str, str]]:
+        """The controllers, in the order of their numbers."""
+        for name in _names(f"{self._class}/nvme", _CONTROLLER):
+            if nqn := _read(f"{self._class}/nvme/{name}/subsysnqn"):
+                yield name, nqn
+
+    def _controller(self, name: str, nqn: str, subsystem: str) -> Controller:
+        entry = f"{self._class}/nvme/{name}"
         address = dict(
-            word.split("=", 1) for word in _read(entry / "address").split(",") if "=" in word
+            word.split("=", 1) for word in _read(f"{entry}/address").split(",") if "=" in word
         )
         port = address.get("trsvcid", "")
         return Controller(
-            name=entry.name,
+            name=name,
             nqn=nqn,
-            hostnqn=_read(entry / "hostnqn"),
-            hostid=_read(entry / "hostid"),
+            hostnqn=_read(f"{entry}/hostnqn"),
+            hostid=_read(f"{entry}/hostid"),
             address=address.get("traddr", ""),
             port=int(port) if port.isascii() and port.isdigit() else 0,
-            state=_read(entry / "state"),
-            subsystem=self._subsystem(entry.name),
-            transport=_read(entry / "transport"),
-            cntlid=_read(entry / "cntlid"),
-            ctrl_loss_tmo=_read(entry / "ctrl_loss_tmo"),
-            reconnect_delay=_read(entry / "reconnect_delay"),
+            state=_read(f"{entry}/state"),
+            subsystem=subsystem,
+            transport=_read(f"{entry}/transport"),
+            cntlid=_read(f"{entry}/cntlid"),
+            ctrl_loss_tmo=_read(f"{entry}/ctrl_loss_tmo"),
+            reconnect_delay=_read(f"{entry}/reconnect_delay"),
         )
 
-    def _subsystem(self, controller: str) -> str:
-        for entry in _entries(self._class / "nvme-subsystem"):
-            if (entry / controller).exists():
-                return entry.name
-        return ""
-
-    def _namespaces(self, controller: Controller) -> Iterator[Path]:
+    def _namespaces(self, controller: Controller) -> Iterator[str]:
         """The block device directories that a controller leads to."""
-        for entry in _entries(self.path(controller.name)):
-            if _NAMESPACE.fullmatch(entry.name):
-                yield entry
-            elif (path := _PATH.fullmatch(entry.name)) and controller.subsystem:
-                head = (
-                    self._class / "nvme-subsystem" / controller.subsystem / "".join(path.groups())
-                )
-                if head.exists():
+        for name in _names(f"{self._class}/nvme/{controller.name}"):
+            if _NAMESPACE.fullmatch(name):
+                yield f"{self._class}/nvme/{controller.name}/{name}"
+            elif (path := _PATH.fullmatch(name)) and controller.subsystem:
+                subsystem = f"{self._class}/nvme-subsystem/{controller.subsystem}"
+                head = f"{subsystem}/{''.join(path.groups())}"
+                if os.path.exists(head):  # noqa: PTH110 - as above
                     yield head
 
-    def _namespace(self, entry: Path) -> Namespace | None:
+    def _namespace(self, entry: str) -> Namespace | None:
         devno = _devno(entry)
-        size, nsid = _read(entry / "size"), _read(entry / "nsid")
+        size, nsid = _read(f"{entry}/size"), _read(f"{entry}/nsid")
         if devno is None or not size.isdigit() or not nsid.isdigit():
             return None
         return Namespace(
-            device=self._dev / entry.name,
+            device=self._dev / os.path.basename(entry),  # noqa: PTH119 - as above
             size=int(size) * SECTOR,
             devno=devno,
             nsid=int(nsid),
-            read_only=_read(entry / "ro") == "1",
+            read_only=_read(f"{entry}/ro") == "1",
         )
 
-    def _activity(self, controllers: list[Controller]) -> str:
+    def _activity(self, controllers: Iterable[Controller]) -> str:
         # Paths too: before Linux 6.6 a multipath head kept no statistics.
         return " ".join(
-            " ".join(_read(entry / "stat").split())
+            " ".join(_read(f"{self._class}/nvme/{controller.name}/{name}/stat").split())
             for controller in controllers
-            for entry in _entries(self.path(controller.name))
-            if _NAMESPACE.fullmatch(entry.name) or _PATH.fullmatch(entry.name)
+            for name in _names(f"{self._class}/nvme/{controller.name}")
+            if _NAMESPACE.fullmatch(name) or _PATH.fullmatch(name)
         )
 
 
-def _entries(directory: Path, name: re.Pattern[str] | None = None) -> list[Path]:
+class _Subsystems:
+    """Which of the kernel's subsystems a controller is in: the link leads only the other way.
+
+    A subsystem has the number of its first controller, mostly, so that one is tried first. The
+    others are found by listing all subsystems, once.
+    """
+
+    def __init__(self, directory: str) -> None:
+        self._directory = directory
+        self._listed: dict[str, str] | None = None
+
+    def of(self, controller: str) -> str:
+        likely = f"nvme-subsys{controller.removeprefix('nvme')}"
+        if os.path.exists(f"{self._directory}/{likely}/{controller}"):  # noqa: PTH110 - as above
+            return likely
+        if self._listed is None:
+            self._listed = {
+                name: subsystem
+                for subsystem in _names(self._directory)
+                for name in _names(f"{self._directory}/{subsystem}", _CONTROLLER)
+            }
+        return self._listed.get(controller, "")
+
+
+def _names(directory: str, name: re.Pattern[str] | None = None) -> list[str]:
     """The directory's entries in the order of their numbers; none if there is no directory."""
-    found = [entry for entry in _children(directory) if name is None or name.fullmatch(entry.name)]
-    return sorted(found, key=lambda entry: [int(word) for word in re.findall("[0-9]+", entry.name)])
+    found = [entry for entry in _children(directory) if name is None or name.fullmatch(entry)]
+    return sorted(found, key=lambda entry: [int(word) for word in _NUMBER.findall(entry)])
 
 
-def _children(directory: Path) -> list[Path]:
+def _children(directory: str) -> list[str]:
     try:
-        return list(directory.iterdir())
+        return os.listdir(directory)  # noqa: PTH208 - as above
     except OSError:
         return []
 
 
-def _read(file: Path) -> str:
-    """The file's text without its newline; empty where it cannot be read."""
+def _read(file: str) -> str:
+    """The file's text without its newline; empty where it cannot be read.
+
+    Three system calls: Python's own files make a dozen, and thousands are read.
+    """
     try:
-        return file.read_text(errors="replace").strip()
+        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
     except OSError:
         return ""
+    try:
+        return os.read(descriptor, _PAGE).decode(errors="replace").strip()
+    except OSError:
+        return ""
+    finally:
+        os.close(descriptor)
 
 
-def _devno(entry: Path) -> tuple[int, int] | None:
-    major, colon, minor = _read(entry / "dev").partition(":")
+def _devno(entry: str) -> tuple[int, int] | None:
+    major, colon, minor = _read(f"{entry}/dev").partition(":")
     if not colon or not (major.isdigit() and minor.isdigit()):
         return None
     return int(major), int(minor)
 
 
-def _block_device(entry: Path) -> BlockDevice | None:
+def _is_part(name: str, disk: str) -> bool:
+    return name.startswith(f"{disk}p") and name[len(disk) + 1 :].isdigit()
+
+
+def _block_device(entry: str) -> BlockDevice | None:
     devno = _devno(entry)
     if devno is None:
         return None
-    holders = sorted(holder.name for holder in _children(entry / "holders"))
-    return BlockDevice(name=entry.name, devno=devno, holders=tuple(holders))
+    name = os.path.basename(entry)  # noqa: PTH119 - as above
+    return BlockDevice(name=name, devno=devno, holders=tuple(sorted(_children(f"{entry}/holders"))))

@@ -8,7 +8,7 @@ at any of them. What would lose data on a real node fails the test here.
 import asyncio
 import json
 import shutil
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -161,7 +161,7 @@ class FakeHost:
             self._write_size(found)
         await self.steps.boundary("after rescan")
 
-    def controllers(self, nqn: str | None = None) -> list[Controller]:
+    def controllers_of(self, wanted: Callable[[str], bool]) -> list[Controller]:
         return [
             Controller(
                 name=f"nvme{number}",
@@ -174,12 +174,19 @@ class FakeHost:
                 reconnect_delay="5",
             )
             for number, each in enumerate(self.connections)
-            if nqn in (None, each)
+            if wanted(each)
         ]
 
-    def namespace(self, nqn: str, hostnqn: str | None = None, nsid: int = 1) -> Namespace | None:
-        assert (hostnqn, nsid) == (HOST_NQN, 1)
-        return self.find(nqn)
+    def namespace_of(self, controllers: Iterable[Controller], nsid: int = 1) -> Namespace | None:
+        assert nsid == 1
+        found = [self.find(each.nqn) for each in controllers if not each.leaving]
+        return next((each for each in found if each is not None), None)
+
+    def owner(self, devno: DeviceNumber) -> str:
+        return next((nqn for nqn, each in self.connections.items() if each.devno == devno), "")
+
+    def owner_of_node(self, name: str) -> str:
+        return next((nqn for nqn, each in self.connections.items() if each.name == name), "")
 
     def _plug(self, nqn: str) -> None:
         self._numbers += 1

@@ -25,8 +25,8 @@ class FakeSysfs:
     def __post_init__(self) -> None:
         self.dev = self.root / "dev"
         self.dev.mkdir(parents=True)
-        for name in ("nvme", "nvme-subsystem", "block"):
-            (self.sys / "class" / name).mkdir(parents=True)
+        for name in ("class/nvme", "class/nvme-subsystem", "class/block", "dev/block"):
+            (self.sys / name).mkdir(parents=True)
         if self.transport:
             (self.sys / "module" / "nvme_tcp").mkdir(parents=True)
 
@@ -112,7 +112,7 @@ class FakeSysfs:
             (self.sys / "class/nvme-subsystem" / subsystem.name).unlink()
             shutil.rmtree(subsystem)
         for block in blocks:
-            (self.sys / "class/block" / block.name).unlink(missing_ok=True)
+            self._unlink_block(block.name)
             (self.dev / block.name).unlink(missing_ok=True)
         shutil.rmtree(directory)
 
@@ -121,7 +121,7 @@ class FakeSysfs:
         directory, subsystem = self.controller(controller), self.subsystem(controller)
         for block in [*directory.iterdir(), *subsystem.iterdir()]:
             if block.is_dir() and not block.is_symlink():
-                (self.sys / "class/block" / block.name).unlink(missing_ok=True)
+                self._unlink_block(block.name)
                 shutil.rmtree(block)
 
     def controller(self, name: str) -> Path:
@@ -185,8 +185,15 @@ class FakeSysfs:
         if dev:
             self._minor += 1
             (directory / "dev").write_text(f"259:{self._minor}\n")
+            (self.sys / "dev/block" / f"259:{self._minor}").symlink_to(directory)
             (self.dev / directory.name).touch()
         (self.sys / "class/block" / directory.name).symlink_to(directory)
+
+    def _unlink_block(self, name: str) -> None:
+        (self.sys / "class/block" / name).unlink(missing_ok=True)
+        for link in (self.sys / "dev/block").iterdir():
+            if link.readlink().name == name:
+                link.unlink()
 
     def _free(self, kind: str, prefix: str) -> int:
         taken = {entry.name for entry in (self.sys / "class" / kind).iterdir()}

@@ -58,7 +58,7 @@ async def test_connecting_shows_a_device_and_disconnecting_removes_it(host: Fake
     assert found is not None
     assert found.device.exists()
     assert (found.devno, found.size) == ((259, 1), 1024**3)
-    assert [each.nqn for each in host.controllers()] == [TARGET.nqn]
+    assert [each.nqn for each in host.controllers_of(lambda _nqn: True)] == [TARGET.nqn]
     await host.disconnect(TARGET.nqn)
     assert not found.device.exists()
     assert host.find(TARGET.nqn) is None

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rds_csi.errors import CommandFailed, FailedPrecondition, Internal, VolumeInUse
-from rds_csi.filesystem.mounts import Mounts, parse
+from rds_csi.filesystem.mounts import Mount, Mounts, MountTable, parse
 from rds_csi.process import Result
 from tests.unit.fakes.mounts import FakeMountTable, FileSystem
 from tests.unit.fakes.runner import FakeRunner
@@ -64,6 +64,54 @@ def test_any_path_comes_through(
     assert mount.devno == devno
     assert mount.read_only
     assert mount.file_system_read_only
+
+
+few_paths = st.sampled_from(
+    [
+        *(b"/", b"/a", b"/a/b", b"/dev", b"/dev/nvme0n1", b"/nvme0n1", b"259:1", b"ext4"),
+        *(b"/a b", b"/a\\b", b"/a#", b"/\xff", b"/nvme0n1//deleted"),
+    ]
+)
+entries = st.tuples(st.sampled_from([(0, 6), (259, 1), (259, 11), (9, 1)]), few_paths, few_paths)
+
+
+def deepest(table: Sequence[Mount], path: Path) -> Mount | None:
+    found = [
+        (len(mount.point), number)
+        for number, mount in enumerate(table)
+        if path.is_relative_to(mount.point)
+    ]
+    return table[max(found)[1]] if found else None
+
+
+@given(
+    entries=st.lists(entries, max_size=8),
+    hash_escaped=st.booleans(),
+    path=few_paths.map(os.fsdecode),
+)
+def test_a_table_finds_what_reading_every_line_finds(
+    entries: list[tuple[tuple[int, int], bytes, bytes]], hash_escaped: bool, path: str
+) -> None:
+    lines = [
+        b"1 1 %d:%d %s %s rw - ext4 %s rw" % (*devno, escaped(root), escaped(point), escaped(root))
+        for devno, root, point in entries
+    ]
+    content = b"\n".join(lines)
+    if not hash_escaped:  # older kernels write it as it is
+        content = content.replace(b"\\043", b"#")
+    table, every = MountTable(content), parse(content)
+    assert table.at(path) == [mount for mount in every if mount.point == path]
+    for devno in [(0, 6), (259, 1), (259, 11), (9, 1)]:
+        assert table.of_file_system(devno) == [each for each in every if each.devno == devno]
+    if not path.startswith("/") or "//" in path:
+        return  # not a path that can be seen through a mount
+    holder = deepest(every, Path(path))
+    assert table.covering(Path(path)) == holder
+    if holder is not None:
+        root = str(Path(holder.root) / Path(path).relative_to(holder.point))
+        assert table.of_node(Path(path)) == [
+            each for each in every if (each.devno, each.root) == (holder.devno, root)
+        ]
 
 
 @given(st.binary())

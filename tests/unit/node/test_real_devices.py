@@ -7,13 +7,13 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
 
 from rds_csi.errors import FailedPrecondition, NotBlank, VolumeInUse
-from rds_csi.filesystem.mounts import Mount, parse
+from rds_csi.filesystem.mounts import DeviceNumber, Mount, parse
 from rds_csi.node import Node, NodeSettings
 from rds_csi.nvme.sysfs import Controller, Namespace
 from rds_csi.parameters import ConnectionConfig, Target
@@ -109,17 +109,24 @@ class LoopHost:
         del volume
         run("losetup", "-c", self.device)
 
-    def controllers(self, wanted: str | None = None) -> list[Controller]:
-        known = self.device and wanted in (None, nqn(VOLUME))
+    def controllers_of(self, wanted: Callable[[str], bool]) -> list[Controller]:
+        known = self.device and wanted(nqn(VOLUME))
         return (
             [Controller(name="nvme0", nqn=nqn(VOLUME), hostnqn=HOST_NQN, state="live")]
             if known
             else []
         )
 
-    def namespace(self, wanted: str, hostnqn: str | None = None, nsid: int = 1) -> Namespace | None:
-        del hostnqn, nsid
-        return self.find(wanted)
+    def namespace_of(self, controllers: Iterable[Controller], nsid: int = 1) -> Namespace | None:
+        assert nsid == 1
+        return next((self.find(each.nqn) for each in controllers), None)
+
+    def owner(self, devno: DeviceNumber) -> str:
+        found = self.find(nqn(VOLUME))
+        return nqn(VOLUME) if found is not None and found.devno == devno else ""
+
+    def owner_of_node(self, name: str) -> str:
+        return nqn(VOLUME) if self.device == f"/dev/{name}" else ""
 
     def mounts(self) -> list[Mount]:
         table = parse(Path("/proc/self/mountinfo").read_bytes())

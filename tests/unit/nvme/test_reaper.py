@@ -2,6 +2,7 @@
 
 import asyncio
 import random
+from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -123,7 +124,7 @@ class World:
             host=HOST_NQN,
             nqn_prefix=PREFIX,
             recorded=self.records,
-            mounted=self.kernel.mounted.__contains__,
+            mounted=lambda: self.kernel.mounted.__contains__,
             locked=self.locked.__contains__,
             clock=self.clock,
             rng=random.Random(seed),
@@ -225,7 +226,7 @@ async def test_empty_list(world: World) -> None:
 class Broken:
     """A sysfs that cannot be read."""
 
-    def subsystems(self) -> list[Subsystem]:
+    def subsystems(self, wanted: Callable[[str], bool]) -> list[Subsystem]:
         raise PermissionError("sysfs")
 
 
@@ -445,7 +446,7 @@ async def test_200_stages_race_the_reaper(tmp_path: Path) -> None:
         host=HOST_NQN,
         nqn_prefix=PREFIX,
         recorded=world.records,
-        mounted=kernel.mounted.__contains__,
+        mounted=lambda: kernel.mounted.__contains__,
         locked=world.locked.__contains__,
         clock=world.clock,
         grace=0.0,

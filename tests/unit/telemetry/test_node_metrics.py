@@ -92,7 +92,7 @@ async def test_orphans(value, tree):
         host=HOST_NQN,
         nqn_prefix=PREFIX,
         recorded=recorded,
-        mounted=lambda _devno: False,
+        mounted=lambda: lambda _devno: False,
         locked=lambda _nqn: False,
         on_disconnect=value.watch.on_orphan,
     )
