@@ -21,7 +21,7 @@ _TAG_LENGTH: Final = 8
 READONLY_KEY: Final = "readonly"
 """PublishContext entry that tells the node a read-only ControllerPublish."""
 SIZE_KEY: Final = "size"
-"""PublishContext entry with the volume's bytes: only a device of this size is ever formatted."""
+"""PublishContext entry with the volume's bytes: no smaller device is ever used for it."""
 
 GENERATION_KEY: Final = "generation"
 """PublishContext entry with the record's generation, in decimal: what a node kept of an older one

@@ -15,7 +15,7 @@ from rds_csi.errors import (
     InvalidRequest,
     PathNotFound,
 )
-from rds_csi.fencing import READONLY_KEY, SIZE_KEY
+from rds_csi.fencing import FORMATTED_KEY, GENERATION_KEY, READONLY_KEY, SIZE_KEY
 from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.format import Formatter
 from rds_csi.filesystem.grow import Grower
@@ -24,11 +24,14 @@ from rds_csi.filesystem.options import mount_options
 from rds_csi.filesystem.paths import Paths
 from rds_csi.filesystem.usage import Usage
 from rds_csi.health import Severity
+from rds_csi.nodeops.handover import Handovers
 from rds_csi.nodeops.health import HealthCheck
 from rds_csi.nodeops.inspect import Inspector
 from rds_csi.nodeops.look import Looks
-from rds_csi.nodeops.publish import Publish, Publisher
-from rds_csi.nodeops.stage import Stage, Stager
+from rds_csi.nodeops.publish import Publisher
+from rds_csi.nodeops.requests import Publish, Stage
+from rds_csi.nodeops.stage import Stager
+from rds_csi.nodeops.uses import Uses
 from rds_csi.nodeops.volumes import Initiator, Subsystems, Volumes, check_target
 from rds_csi.parameters import ConnectionConfig, Target
 from rds_csi.process import Runner
@@ -84,6 +87,8 @@ class Node(csi.NodeBase):
         volumes = Volumes(connector, sysfs, settings.host_nqn)
         self._looks = Looks(volumes, mounts)
         grower = Grower(runner, devices)
+        uses = Uses(initiator=connector, volumes=volumes, mounts=mounts, devices=devices)
+        handovers = Handovers(volumes=volumes, uses=uses, store=store)
         self._settings = settings
         self._paths = Paths(settings.kubelet_dir)
         self._stager = Stager(
@@ -93,10 +98,17 @@ class Node(csi.NodeBase):
             devices=devices,
             formatter=Formatter(runner, devices),
             grower=grower,
+            handovers=handovers,
+            uses=uses,
             store=store,
         )
         self._publisher = Publisher(
-            initiator=connector, volumes=volumes, mounts=mounts, devices=devices, store=store
+            initiator=connector,
+            volumes=volumes,
+            mounts=mounts,
+            devices=devices,
+            handovers=handovers,
+            store=store,
         )
         self._inspector = Inspector(
             runner=runner,
@@ -105,6 +117,7 @@ class Node(csi.NodeBase):
             mounts=mounts,
             devices=devices,
             grower=grower,
+            store=store,
         )
         self._health = HealthCheck(
             looks=self._looks,
@@ -131,7 +144,9 @@ class Node(csi.NodeBase):
                 path=path,
                 capability=capability,
                 read_only=_read_only(capability, message.publish_context),
-                size=_size(message.publish_context),
+                size=_number(message.publish_context, SIZE_KEY),
+                generation=_number(message.publish_context, GENERATION_KEY),
+                formatted=message.publish_context.get(FORMATTED_KEY, ""),
                 content_expected=bool(message.volume_context.get(CONTENT_SOURCE_KEY)),
             )
         )
@@ -168,6 +183,7 @@ class Node(csi.NodeBase):
                 path=path,
                 capability=capability,
                 read_only=read_only,
+                generation=_number(message.publish_context, GENERATION_KEY),
             )
         )
         return csi.NodePublishVolumeResponse()
@@ -310,11 +326,11 @@ def _read_only(capability: Capability, publish_context: Mapping[str, str]) -> bo
     )
 
 
-def _size(publish_context: Mapping[str, str]) -> int | None:
-    """The volume's size in bytes as the controller told it, or None where it did not."""
-    text = publish_context.get(SIZE_KEY)
+def _number(publish_context: Mapping[str, str], key: str) -> int | None:
+    """What the controller told of the volume under ``key``, or None where it did not."""
+    text = publish_context.get(key)
     if text is None:
         return None
     if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise InvalidParameter(f"{SIZE_KEY} {text[:64]!r} in the publish_context is no size")
+        raise InvalidParameter(f"{key} {text[:64]!r} in the publish_context is no {key}")
     return int(text)

@@ -2,8 +2,8 @@
 
 The files lie in a directory of the host, so they outlive the pod, and are hints: the kernel
 decides what is connected and mounted. They are needed for what the kernel cannot tell: how a
-volume was staged and published when asked again, which connections of an idle raw block volume
-are ours, and that a format was begun and not finished.
+volume was staged and published when asked again, of which hand-over that is, which connections
+of an idle raw block volume are ours, and that a format was begun and not finished.
 """
 
 import asyncio
@@ -40,6 +40,11 @@ class StagedVolume:
     is the UUID of a file system whose ``mkfs`` was begun (:mod:`rds_csi.filesystem.format`);
     it is removed before the first mount. ``targets`` are the published paths, each with whether
     it is read-only.
+
+    ``generation`` is that of the volume's hand-overs under which it was connected and mounted
+    (:mod:`rds_csi.nodeops.handover`); None where it is not known, as in records of versions that
+    did not count them, which read these and drop the number. ``superseded`` is a later one that
+    a call has named since.
     """
 
     volume: str
@@ -52,6 +57,8 @@ class StagedVolume:
     mount_flags: tuple[str, ...] = ()
     formatting: str = ""
     targets: tuple[tuple[str, bool], ...] = ()
+    generation: int | None = None
+    superseded: int | None = None
 
     @property
     def staged(self) -> bool:
@@ -102,6 +109,11 @@ def _exactly(kind: type) -> Callable[[Any], Any]:
 _text: Final = _exactly(str)
 _truth: Final = _exactly(bool)
 _list: Final = _exactly(list)
+_number: Final = _exactly(int)
+
+
+def _perhaps(value: Any) -> int | None:
+    return None if value is None else int(_number(value))
 
 
 def _target(value: Any) -> tuple[str, bool]:
@@ -113,13 +125,15 @@ _FIELDS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "volume": _text,
     "nqn": _text,
     "address": _text,
-    "port": _exactly(int),
+    "port": _number,
     "staging_path": _text,
     "fs_type": _text,
     "read_only": _truth,
     "mount_flags": lambda value: tuple(_text(flag) for flag in _list(value)),
     "formatting": _text,
     "targets": lambda value: tuple(_target(each) for each in _list(value)),
+    "generation": _perhaps,
+    "superseded": _perhaps,
 }
 
 

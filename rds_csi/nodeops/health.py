@@ -48,7 +48,7 @@ class HealthCheck:
         at_paths = [path for path in paths if path]
         if record is None and not look.controllers:
             raise PathNotFound("it is not on this node", volume=volume)
-        found = [*_of_connection(look)]
+        found = [*_of_connection(look), *_of_handover(record)]
         for path in at_paths:
             self._require_known(path, volume, look, record)
             found += self._at_path(path, look, record)
@@ -116,6 +116,17 @@ def _expected(path: str, record: StagedVolume | None) -> bool:
         return False
     published = any(path == target for target, _ in record.targets)
     return published or (bool(record.fs_type) and path == record.staging_path)
+
+
+def _of_handover(record: StagedVolume | None) -> Iterator[Ailment]:
+    if record is not None and record.superseded is not None:
+        known = "an unknown one" if record.generation is None else str(record.generation)
+        yield Ailment(
+            Severity.DEGRADED,
+            "StaleGeneration",
+            f"it is mounted since generation {known} of its hand-overs, and at "
+            f"{record.superseded} now: another node may have written to it since; {_RESTART}",
+        )
 
 
 def _of_connection(look: Look) -> Iterator[Ailment]:

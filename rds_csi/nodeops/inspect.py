@@ -3,16 +3,18 @@
 import asyncio
 from typing import Final
 
-from rds_csi.errors import PathNotFound, SizeOutOfRange, Unavailable
+from rds_csi.errors import FailedPrecondition, PathNotFound, SizeOutOfRange, Unavailable
 from rds_csi.filesystem import paths
 from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mounts, MountTable
 from rds_csi.filesystem.usage import Usage, usage
+from rds_csi.nodeops.handover import RESTART
 from rds_csi.nodeops.look import Look
 from rds_csi.nodeops.volumes import Initiator, Volumes
 from rds_csi.nvme.sysfs import Namespace
 from rds_csi.process import Runner
+from rds_csi.staging import StagingStore
 from rds_csi.volume import CapacityRange
 
 _ATTEMPTS: Final = 20
@@ -32,6 +34,7 @@ class Inspector:
         mounts: Mounts,
         devices: BlockDevices,
         grower: Grower,
+        store: StagingStore,
     ) -> None:
         self._runner = runner
         self._initiator = initiator
@@ -39,6 +42,7 @@ class Inspector:
         self._mounts = mounts
         self._devices = devices
         self._grower = grower
+        self._store = store
 
     async def stats(self, look: Look, volume: str, path: str) -> Usage | int:
         """The usage of the file system at ``path``, or the size in bytes of the device there.
@@ -68,8 +72,9 @@ class Inspector:
 
         Returns the size of the device in bytes. ``block``: the caller says that the volume has
         no file system; the kubelet then names a directory of its own as the path. Raises
-        :class:`PathNotFound`, :class:`Unavailable` while the device is still too small, and
-        :class:`SizeOutOfRange` where it is larger than the range allows.
+        :class:`PathNotFound`, :class:`Unavailable` while the device is still too small,
+        :class:`SizeOutOfRange` where it is larger than the range allows, and
+        :class:`FailedPrecondition` where it is known to be staged under an older generation.
         """
         found = self._volumes.find(volume)
         if found is None:
@@ -80,6 +85,7 @@ class Inspector:
         in_use = table.of_file_system(namespace.devno)
         if not shown and not (block and not in_use and paths.kind(path) != "absent"):
             raise PathNotFound(f"it is not at {path}", volume=volume)
+        await self._require_current(volume)
         namespace = await self._grown(nqn, capacity.required, volume)
         if capacity.limit and namespace.size > capacity.limit:
             raise SizeOutOfRange(
@@ -93,6 +99,16 @@ class Inspector:
             device = self._volumes.device(nqn, namespace)
             await self._grower.grow(device, writable[0], volume=volume)
         return namespace.size
+
+    async def _require_current(self, volume: str) -> None:
+        record = await self._store.read(volume)
+        if record is not None and record.superseded is not None:
+            raise FailedPrecondition(
+                f"it is not grown: it is mounted since generation {record.generation} of its "
+                f"hand-overs, and at {record.superseded} now",
+                volume=volume,
+                advice=RESTART,
+            )
 
     def shown(self, table: MountTable, path: str, namespace: Namespace) -> str:
         """What of the volume is at the path: ``file system``, ``device``, or nothing."""

@@ -10,8 +10,6 @@ in the kernel (``BLKROSET``), which holds for the whole node: it is published re
 everywhere on a node, or nowhere.
 """
 
-from dataclasses import dataclass
-
 import structlog
 
 from rds_csi.errors import (
@@ -25,11 +23,12 @@ from rds_csi.errors import (
 from rds_csi.filesystem import paths
 from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.mounts import Mount, Mounts
-from rds_csi.nodeops.volumes import Initiator, Volumes, not_undone, staged_volume
+from rds_csi.nodeops.handover import Handovers
+from rds_csi.nodeops.requests import Publish
+from rds_csi.nodeops.volumes import Initiator, Volumes, not_undone
 from rds_csi.nvme.sysfs import Namespace
-from rds_csi.parameters import Target
 from rds_csi.staging import StagedVolume, StagingStore
-from rds_csi.volume import AccessMode, Capability
+from rds_csi.volume import AccessMode
 
 log = structlog.get_logger(__name__)
 
@@ -44,29 +43,6 @@ _SEVERAL_TARGETS = frozenset(
 """Modes that allow more than one target on a node (CSI spec, NodePublishVolume, second table)."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Publish:
-    """One NodePublishVolume, checked. ``path`` is the target."""
-
-    volume: str
-    target: Target
-    staging_path: str
-    path: str
-    capability: Capability
-    read_only: bool
-
-    @property
-    def block(self) -> bool:
-        """Whether the device itself is published."""
-        return self.capability.access_type == "block"
-
-    def record(self) -> StagedVolume:
-        """What is kept of the volume where its own record was lost."""
-        return staged_volume(
-            self.volume, self.target, self.staging_path, self.capability, read_only=self.read_only
-        )
-
-
 class Publisher:
     """Publishes and unpublishes staged volumes."""
 
@@ -77,19 +53,22 @@ class Publisher:
         volumes: Volumes,
         mounts: Mounts,
         devices: BlockDevices,
+        handovers: Handovers,
         store: StagingStore,
     ) -> None:
         self._initiator = initiator
         self._volumes = volumes
         self._mounts = mounts
         self._devices = devices
+        self._handovers = handovers
         self._store = store
 
     async def publish(self, wanted: Publish) -> None:
         """Show the volume at the target. Changes nothing where that is so already.
 
-        Raises :class:`FailedPrecondition` where it is not staged here or the mode allows no
-        second target, :class:`VolumeMismatch` where the target shows something else.
+        Raises :class:`FailedPrecondition` where it is not staged here, was staged under another
+        generation, or the mode allows no second target; :class:`VolumeMismatch` where the target
+        shows something else.
         """
         namespace = self._initiator.find(wanted.target.nqn)
         if namespace is None:
@@ -99,7 +78,9 @@ class Publisher:
             self._require_block(wanted, device)
         else:
             self._require_mounted(wanted, namespace)
-        record = await self._store.read(wanted.volume) or wanted.record()
+        found = await self._store.read(wanted.volume)
+        await self._handovers.require(wanted.volume, wanted.generation, found)
+        record = found or wanted.record()
         if await self._is_published(wanted, record, device):
             if record.target(wanted.path) != wanted.read_only:
                 await self._store.write(record.with_target(wanted.path, wanted.read_only))

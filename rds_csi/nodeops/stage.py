@@ -1,6 +1,7 @@
 """Stage and unstage: a volume's connection and its first mount on this node.
 
-The order of the steps is what makes an interruption at any of them harmless. Stage: connect,
+The order of the steps is what makes an interruption at any of them harmless. Stage: see that
+nothing of an older hand-over is used, connect,
 examine, mark, format, remove the mark, mount, grow. Unstage: see that nobody uses it, unmount,
 see that nothing holds the device, disconnect, forget. A repeated call finds in the kernel what
 was done and goes on from there.
@@ -8,7 +9,7 @@ was done and goes on from there.
 A raw block volume has nothing at its staging path: it is staged by being connected.
 """
 
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from uuid import uuid4
 
 import structlog
@@ -27,37 +28,14 @@ from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mount, Mounts
 from rds_csi.filesystem.options import mount_options
 from rds_csi.filesystem.paths import kind
-from rds_csi.nodeops.volumes import Initiator, Volumes, belongs, not_undone, staged_volume
+from rds_csi.nodeops.handover import Handovers
+from rds_csi.nodeops.requests import Stage
+from rds_csi.nodeops.uses import Uses
+from rds_csi.nodeops.volumes import Initiator, Volumes, belongs, not_undone
 from rds_csi.nvme.sysfs import Namespace
-from rds_csi.parameters import ConnectionConfig, Target
 from rds_csi.staging import StagedVolume, StagingStore
-from rds_csi.volume import Capability
 
 log = structlog.get_logger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Stage:
-    """One NodeStageVolume, checked.
-
-    ``size`` in bytes is the volume's, where it is known. ``content_expected``: it was made from
-    a snapshot or another volume.
-    """
-
-    volume: str
-    target: Target
-    config: ConnectionConfig
-    path: str
-    capability: Capability
-    read_only: bool
-    size: int | None
-    content_expected: bool = False
-
-    def record(self) -> StagedVolume:
-        """What is kept of it."""
-        return staged_volume(
-            self.volume, self.target, self.path, self.capability, read_only=self.read_only
-        )
 
 
 class Stager:
@@ -72,6 +50,8 @@ class Stager:
         devices: BlockDevices,
         formatter: Formatter,
         grower: Grower,
+        handovers: Handovers,
+        uses: Uses,
         store: StagingStore,
     ) -> None:
         self._initiator = initiator
@@ -80,6 +60,8 @@ class Stager:
         self._devices = devices
         self._formatter = formatter
         self._grower = grower
+        self._handovers = handovers
+        self._uses = uses
         self._store = store
 
     async def stage(self, wanted: Stage) -> None:
@@ -89,6 +71,7 @@ class Stager:
         that; a cancelled call leaves all as it is, for the repeated one to find.
         """
         before = await self._store.read(wanted.volume)
+        await self._handovers.begin(wanted.volume, wanted.generation, before)
         namespace = self._initiator.find(wanted.target.nqn)
         if namespace is not None:
             self._require_same_use(wanted, before, namespace)
@@ -108,7 +91,7 @@ class Stager:
             if wanted.capability.access_type == "mount":
                 await self._mount(wanted, before, connected)
             else:
-                await self._remember(wanted, before)
+                await self._write(wanted.record(before), before)
         except CommandStuck:
             raise  # something still works on the device: not ours to pull away
         except Exception as error:
@@ -196,7 +179,7 @@ class Stager:
         await self._format(wanted, before, device)
         # The mark of a format is gone for good before anybody can write a first byte. Written
         # always: "before" knows nothing of a mark that this call made.
-        await self._store.write(_with_targets(wanted.record(), before))
+        await self._store.write(wanted.record(before))
         mount = await self._mounts.mount(
             device.path,
             wanted.path,
@@ -242,7 +225,14 @@ class Stager:
         )
 
     async def _remember(self, wanted: Stage, before: StagedVolume | None) -> None:
-        record = _with_targets(wanted.record(), before)
+        """Write down what is staged already, where the record does not say so."""
+        record = wanted.record(before)
+        if before is not None and wanted.generation is None:
+            # Of an older controller: what it was connected under stays known.
+            record = replace(record, generation=before.generation, superseded=before.superseded)
+        await self._write(record, before)
+
+    async def _write(self, record: StagedVolume, before: StagedVolume | None) -> None:
         if record != before:
             await self._store.write(record)
 
@@ -279,7 +269,8 @@ class Stager:
         """Delete the record, but never the mark of a format: it alone explains what is there."""
         record = await self._store.read(volume)
         if record is not None and record.formatting:
-            await self._store.write(replace(record, staging_path="", targets=()))
+            bare = replace(record, staging_path="", targets=(), generation=None, superseded=None)
+            await self._store.write(bare)
         else:
             await self._store.delete(volume)
 
@@ -292,20 +283,12 @@ class Stager:
         nqns = self._volumes.nqns(volume)
         if record is not None and belongs(record.nqn, volume):
             nqns.add(record.nqn)
-        found = {nqn: self._initiator.find(nqn) for nqn in sorted(nqns)}
-        namespaces = {nqn: each for nqn, each in found.items() if each is not None}
+        namespaces = [found for nqn in nqns if (found := self._initiator.find(nqn)) is not None]
         staged = self._mounts.at(path)
         self._volumes.require_own(staged, volume)
-        self._require_unpublished(staged, list(namespaces.values()), path, volume)
+        self._require_unpublished(staged, namespaces, path, volume)
         await self._mounts.unmount(path, volume=volume)
-        for nqn, namespace in namespaces.items():
-            device = self._volumes.device(nqn, namespace)
-            await self._devices.require_unclaimed(device, volume=volume)
-        for nqn in sorted(nqns):
-            await self._initiator.disconnect(nqn, volume=volume)
-        left = self._volumes.nqns(volume)
-        if left:
-            raise Internal(f"still connected: {', '.join(sorted(left))}", volume=volume)
+        await self._uses.disconnect(volume, nqns)
         await self._forget(volume)
 
     def _require_unpublished(
@@ -321,10 +304,6 @@ class Stager:
                 volume=volume,
                 advice="unmount it there first; nothing was changed",
             )
-
-
-def _with_targets(record: StagedVolume, before: StagedVolume | None) -> StagedVolume:
-    return replace(record, targets=before.targets if before is not None else ())
 
 
 def _require_same_mount(wanted: Stage, before: StagedVolume | None, mount: Mount) -> None:

@@ -8,8 +8,7 @@ from rds_csi.filesystem.devices import Device
 from rds_csi.filesystem.mounts import Mount
 from rds_csi.nvme.sysfs import Controller, Namespace
 from rds_csi.parameters import ConnectionConfig, Target
-from rds_csi.staging import StagedVolume
-from rds_csi.volume import Capability, is_volume_id
+from rds_csi.volume import is_volume_id
 
 
 class Initiator(Protocol):
@@ -61,22 +60,6 @@ def belongs(nqn: str, volume: str) -> bool:
     """Whether an NQN is that of a volume's export."""
     prefix, colon, name = nqn.rpartition(":")
     return bool(prefix and colon) and name == volume
-
-
-def staged_volume(
-    volume: str, target: Target, staging_path: str, capability: Capability, *, read_only: bool
-) -> StagedVolume:
-    """What this node is to remember of a volume that is staged so."""
-    return StagedVolume(
-        volume=volume,
-        nqn=target.nqn,
-        address=target.address,
-        port=target.port,
-        staging_path=staging_path,
-        fs_type=capability.file_system,
-        read_only=read_only,
-        mount_flags=capability.mount_flags,
-    )
 
 
 def not_undone(failure: Exception, why: Exception, volume: str) -> NotUndone:

@@ -29,6 +29,8 @@ class Calls:
     flags: tuple[str, ...] = ()
     readonly: bool = False
     published: dict[str, str] | None = None
+    generation: int | None = None
+    formatted: str = ""
     target_name: str = "target"
     stage_name: str = "stage"
 
@@ -72,12 +74,17 @@ class Calls:
     def publish_context(self) -> dict[str, str]:
         if self.published is not None:
             return self.published
-        return {
+        context = {
             "nvmeAddress": "10.0.0.1",
             "nvmePort": "4420",
             "nqn": nqn(self.volume),
             "size": str(SIZE),
         }
+        if self.generation is not None:
+            context["generation"] = str(self.generation)
+        if self.formatted:
+            context["formatted"] = self.formatted
+        return context
 
     def stage_request(self) -> csi.NodeStageVolumeRequest:
         return csi.NodeStageVolumeRequest(

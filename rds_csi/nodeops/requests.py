@@ -1,0 +1,70 @@
+"""NodeStageVolume and NodePublishVolume as plain values, checked by the service."""
+
+from dataclasses import dataclass, replace
+
+from rds_csi.parameters import ConnectionConfig, Target
+from rds_csi.staging import StagedVolume
+from rds_csi.volume import Capability
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stage:
+    """One NodeStageVolume. ``path`` is the staging path.
+
+    ``size`` in bytes is what the volume had when it was attached, ``generation`` that of its
+    hand-overs (:mod:`rds_csi.nodeops.handover`), ``formatted`` the file system that the RDS is
+    known to have seen on it; each is None or empty where the controller does not say.
+    ``content_expected``: it was made from a snapshot or another volume.
+    """
+
+    volume: str
+    target: Target
+    config: ConnectionConfig
+    path: str
+    capability: Capability
+    read_only: bool
+    size: int | None
+    generation: int | None = None
+    formatted: str = ""
+    content_expected: bool = False
+
+    def record(self, before: StagedVolume | None = None) -> StagedVolume:
+        """What is kept of it once it is connected; the targets are those of ``before``."""
+        record = _record(self, self.path)
+        return replace(record, targets=before.targets) if before is not None else record
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Publish:
+    """One NodePublishVolume. ``path`` is the target; ``generation`` as for :class:`Stage`."""
+
+    volume: str
+    target: Target
+    staging_path: str
+    path: str
+    capability: Capability
+    read_only: bool
+    generation: int | None = None
+
+    @property
+    def block(self) -> bool:
+        """Whether the device itself is published."""
+        return self.capability.access_type == "block"
+
+    def record(self) -> StagedVolume:
+        """What is kept of the volume where its own record was lost."""
+        return _record(self, self.staging_path)
+
+
+def _record(wanted: Stage | Publish, staging_path: str) -> StagedVolume:
+    return StagedVolume(
+        volume=wanted.volume,
+        nqn=wanted.target.nqn,
+        address=wanted.target.address,
+        port=wanted.target.port,
+        staging_path=staging_path,
+        fs_type=wanted.capability.file_system,
+        read_only=wanted.read_only,
+        mount_flags=wanted.capability.mount_flags,
+        generation=wanted.generation,
+    )
