@@ -168,9 +168,10 @@ def image(session: nox.Session) -> None:
 
 @nox.session
 def benchmark(session: nox.Session) -> None:
-    """How small and how fast, beside a plain grpcio server."""
+    """How small and how fast, beside a plain grpcio server; what a full node costs."""
     sync(session, "test", editable=False)
     session.run("python", "-P", "benchmarks/rpc.py", *session.posargs)
+    session.run("python", "-m", "benchmarks.node")
 
 
 @nox.session(name="benchmark-resume")

@@ -312,7 +312,7 @@ def _node_part(
         host=host.nqn,
         nqn_prefix=config.nqn_prefix,
         recorded=partial(store.staged_nqns, config.nqn_prefix),
-        mounted=lambda: mounts.look().uses,
+        mounted=lambda: mounts.look(many=True).uses,
         locked=lambda nqn: locked(nqn.rpartition(":")[2]),
         grace=settings.reap_grace,
         interval=settings.reap_interval,

@@ -71,7 +71,7 @@ async def reap(
         host=host.nqn,
         nqn_prefix=config.nqn_prefix,
         recorded=partial(store.staged_nqns, config.nqn_prefix),
-        mounted=lambda: mounts.look().uses,
+        mounted=lambda: mounts.look(many=True).uses,
         locked=lambda _nqn: False,
         grace=settle,
         dry_run=dry_run,

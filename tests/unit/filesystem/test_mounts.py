@@ -87,10 +87,11 @@ def deepest(table: Sequence[Mount], path: Path) -> Mount | None:
 @given(
     entries=st.lists(entries, max_size=8),
     hash_escaped=st.booleans(),
+    many=st.booleans(),
     path=few_paths.map(os.fsdecode),
 )
 def test_a_table_finds_what_reading_every_line_finds(
-    entries: list[tuple[tuple[int, int], bytes, bytes]], hash_escaped: bool, path: str
+    entries: list[tuple[tuple[int, int], bytes, bytes]], hash_escaped: bool, many: bool, path: str
 ) -> None:
     lines = [
         b"1 1 %d:%d %s %s rw - ext4 %s rw" % (*devno, escaped(root), escaped(point), escaped(root))
@@ -99,7 +100,7 @@ def test_a_table_finds_what_reading_every_line_finds(
     content = b"\n".join(lines)
     if not hash_escaped:  # older kernels write it as it is
         content = content.replace(b"\\043", b"#")
-    table, every = MountTable(content), parse(content)
+    table, every = MountTable(content, many=many), parse(content)
     assert table.at(path) == [mount for mount in every if mount.point == path]
     for devno in [(0, 6), (259, 1), (259, 11), (9, 1)]:
         assert table.of_file_system(devno) == [each for each in every if each.devno == devno]

@@ -174,7 +174,7 @@ def reaper(host: Host, *, grace: float = 0.0) -> Reaper:
         host=HOST_NQN,
         nqn_prefix=PREFIX,
         recorded=recorded,
-        mounted=lambda: host.mounts.look().uses,
+        mounted=lambda: host.mounts.look(many=True).uses,
         locked=lambda _nqn: False,
         grace=grace,
     )
@@ -240,11 +240,11 @@ async def test_looks_are_taken_one_at_a_time_and_off_the_event_loop(host: Host) 
     go, began = threading.Event(), threading.Semaphore(0)
 
     class Slow(Mounts):
-        def look(self) -> MountTable:
+        def look(self, *, many: bool = False) -> MountTable:
             began.release()
             assert threading.current_thread() is not threading.main_thread()
             assert go.wait(30)
-            return super().look()
+            return super().look(many=many)
 
     looks = Looks(
         Volumes(host.connector, host.sysfs, HOST_NQN), Slow(host.runner, table=host.table)
