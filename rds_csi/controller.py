@@ -15,6 +15,7 @@ from rds_csi.csi import v1 as csi
 from rds_csi.errors import (
     InvalidParameter,
     InvalidRequest,
+    MadeForOther,
     NotOurs,
     SizeOutOfRange,
     VolumeMismatch,
@@ -27,6 +28,7 @@ from rds_csi.fencing import (
     SIZE_KEY,
     admit,
     check_node,
+    dedicate,
 )
 from rds_csi.listing import Listing
 from rds_csi.parameters import Target, VolumeParameters
@@ -214,12 +216,15 @@ class Controller(csi.ControllerBase):
         """Confirm what we could serve; say of the rest why not."""
         _required(message.volume_id)
         wanted = messages.capabilities(message.volume_capabilities)
-        await self._disk(message.volume_id)
+        disk = await self._disk(message.volume_id)
         refused = next((why for each in wanted if (why := each.unsupported())), "")
         if not refused:
             try:
                 self._parameters(message.parameters)
-            except InvalidParameter as error:
+                if disk.record is not None:
+                    for each in wanted:
+                        dedicate(disk.record, each, volume=disk.slot)
+            except (InvalidParameter, MadeForOther) as error:
                 refused = str(error)
         if refused:
             return csi.ValidateVolumeCapabilitiesResponse(message=refused)
@@ -326,7 +331,7 @@ def _existing(slot: str) -> str:
 
 def _access(wanted: tuple[Capability, ...]) -> str:
     """What the record says the volume is for: ``block``, or the file system."""
-    kinds = sorted({each.file_system or "block" for each in wanted})
+    kinds = sorted({each.use for each in wanted})
     if len(kinds) > 1:
         raise InvalidRequest(f"one volume cannot be {' and '.join(kinds)}")
     return kinds[0]
@@ -337,8 +342,10 @@ def _facts(disk: Disk) -> dict[str, str]:
     facts = {SIZE_KEY: str(disk.size)}
     if disk.record is not None:
         facts[GENERATION_KEY] = str(disk.record.generation)
-        if disk.record.formatted:
-            facts[FORMATTED_KEY] = disk.record.formatted
+        # What it shows in the answer to this publish is known, and written with the next change.
+        formatted = disk.record.seen(disk.file_system).formatted
+        if formatted:
+            facts[FORMATTED_KEY] = formatted
     return facts
 
 

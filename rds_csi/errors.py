@@ -132,6 +132,10 @@ class NotOurs(FailedPrecondition):
     """The ownership record is missing or another owner's: we do not touch it."""
 
 
+class MadeForOther(FailedPrecondition):
+    """The volume was made for another use than is asked for now: another file system, or block."""
+
+
 class NotBlank(FailedPrecondition):
     """The device is not proven blank, so it is not formatted."""
 

@@ -5,10 +5,19 @@ one compare-and-set, so two replicas cannot both say yes.
 """
 
 import hashlib
+from dataclasses import replace
 from typing import Final
 
-from rds_csi.errors import InvalidRequest, NodeNotFound, VolumeInUse, VolumeMismatch
+from rds_csi.errors import (
+    InvalidRequest,
+    MadeForOther,
+    NodeNotFound,
+    VolumeInUse,
+    VolumeMismatch,
+)
 from rds_csi.volume import (
+    BLOCK,
+    DEFAULT_FILE_SYSTEM,
     MAXIMUM_NODE_ID,
     AccessMode,
     Capability,
@@ -58,14 +67,34 @@ def check_node(cluster_id: str, node_id: str) -> str:
     return node_id
 
 
+def dedicate(record: Record, capability: Capability, *, volume: str) -> Record:
+    """The record, if it allows such a use. One that says of none yet says of this from now on.
+
+    An empty fsType means the default, also on a volume made for another: the node, which goes
+    by the same request, would make that one. Raises :class:`MadeForOther`.
+    """
+    wanted = capability.use
+    made_for = record.access or (record.formatted if wanted != BLOCK else "") or wanted
+    if made_for != wanted:
+        raise MadeForOther(
+            f"it was made for {made_for}, and is asked for as {wanted}",
+            volume=volume,
+            advice="the PersistentVolume's volumeMode and csi.fsType have to say what it was made "
+            f"for; an empty fsType means {DEFAULT_FILE_SYSTEM}",
+        )
+    return replace(record, access=wanted)
+
+
 def admit(
     record: Record, node: str, capability: Capability, *, readonly: bool, volume: str
 ) -> Record:
     """The record with ``node`` added, if the nodes that have the volume leave room for it.
 
-    Raises :class:`VolumeMismatch` where the node has it in another way, :class:`VolumeInUse`
-    naming the holders where the modes exclude each other (CSI spec, ControllerPublishVolume).
+    Raises :class:`MadeForOther`, :class:`VolumeMismatch` where the node has it in another way,
+    :class:`VolumeInUse` naming the holders where the modes exclude each other (CSI spec,
+    ControllerPublishVolume).
     """
+    record = dedicate(record, capability, volume=volume)
     entry = Publication(node, capability.mode, readonly)
     held = record.publication(node)
     if held is not None and held != entry:

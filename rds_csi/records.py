@@ -13,6 +13,7 @@ import structlog
 from rds_csi.clock import Clock
 from rds_csi.errors import (
     ConcurrentChange,
+    MadeForOther,
     NotOurs,
     VolumeInUse,
     VolumeMismatch,
@@ -52,8 +53,11 @@ class Records:
     async def change(self, slot: str, change: Callable[[Record], Record]) -> Disk:
         """Write ``change`` of the record back, and open or close the export accordingly.
 
-        A refusal by ``change`` is only believed of a state just read: what is remembered may be
-        outdated. Raises what ``change`` raises, :class:`NotOurs`, :class:`VolumeNotFound`, and
+        A refusal by ``change``, and that there is nothing to change, is only believed of a state
+        just read: what is remembered may be outdated. What is written anyway tells as well which
+        file system the RDS shows in the volume.
+
+        Raises what ``change`` raises, :class:`NotOurs`, :class:`VolumeNotFound`, and
         :class:`ConcurrentChange` when others were faster every time.
         """
         disk = self._known.get(slot)
@@ -63,13 +67,19 @@ class Records:
         for _ in range(_ATTEMPTS):
             try:
                 record = change(self._record(disk))
-            except (NotOurs, VolumeInUse, VolumeMismatch):
+            except (MadeForOther, NotOurs, VolumeInUse, VolumeMismatch):
                 if fresh:
                     raise
                 disk, fresh = await self._disks.get(slot), True
                 continue
+            if self._stands(disk, record):
+                if fresh:
+                    self.remember(disk)
+                    return disk
+                disk, fresh = await self._disks.get(slot), True
+                continue
             try:
-                return await self._write(disk, record)
+                return await self._write(disk, record.seen(disk.file_system))
             except ConcurrentChange as conflict:
                 if not isinstance(conflict.disk, Disk):
                     raise
@@ -78,6 +88,15 @@ class Records:
             f"its record changed under each of {_ATTEMPTS} attempts to write it",
             volume=slot,
             advice="does another controller run for this cluster id?",
+        )
+
+    def _stands(self, disk: Disk, record: Record) -> bool:
+        """Whether there is nothing to write."""
+        return (
+            disk.comment == record.encode()
+            and disk.exported == bool(record.nodes)
+            and disk.allowed_host == self._allowed_host(record)
+            and not (disk.exported and disk.mountable)
         )
 
     async def _write(self, disk: Disk, record: Record) -> Disk:
@@ -99,9 +118,10 @@ class Records:
             return disk.record
         if disk.record is None and not disk.comment and is_legacy_id(disk.slot):
             log.info("adopting a volume of the Go driver", volume=disk.slot)
-            return Record(
+            adopted = Record(
                 owner=self._owner, name=disk.slot, created=int(self._clock.now()), access=""
             )
+            return adopted.seen(disk.file_system)
         raise NotOurs(
             f"its record on the RDS is not ours: {disk.comment[:200]!r}",
             volume=disk.slot,

@@ -159,6 +159,8 @@ _MULTI_NODE: Final = frozenset(
 AccessType = Literal["mount", "block"]
 FILE_SYSTEMS: Final = ("ext4", "xfs")
 DEFAULT_FILE_SYSTEM: Final = "ext4"
+BLOCK: Final = "block"
+"""What a record says of a volume without a file system of ours."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -174,6 +176,11 @@ class Capability:
     def file_system(self) -> str:
         """The file system to make or expect; empty for block."""
         return (self.fs_type or DEFAULT_FILE_SYSTEM) if self.access_type == "mount" else ""
+
+    @property
+    def use(self) -> str:
+        """What a record says of a volume used like this: the file system, or ``block``."""
+        return self.file_system or BLOCK
 
     def unsupported(self) -> str:
         """Why we cannot serve it, or an empty string.
@@ -303,6 +310,15 @@ class Record:
             return None
         # Only what we would write ourselves counts: no second spelling of the same record.
         return record if record.encode(version) == text else None
+
+    def seen(self, file_system: str) -> Self:
+        """The record with what the RDS shows in the volume; nothing shown changes nothing.
+
+        What a raw block volume holds is its user's affair.
+        """
+        if not file_system or self.access == BLOCK:
+            return self
+        return replace(self, formatted=file_system)
 
     def publication(self, node: str) -> Publication | None:
         """This node's entry, if it has the volume."""

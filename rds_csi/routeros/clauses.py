@@ -20,6 +20,9 @@ PROPERTIES: Final = (
     "nvme-tcp-server-port",
     "nvme-tcp-export",
     "nvme-tcp-server-allow-host-name",
+    "fs",
+    "mount-filesystem",
+    "mount-point",
 )
 """What is read of a disk. One unknown name would make RouterOS refuse the whole line."""
 
@@ -111,6 +114,17 @@ def require_unpublished() -> str:
     return when(
         "[:len $csiText] > 0",
         when(f"{_last('csiText', 7)} != {quote(' nodes=')}", refuse("in-use")),
+    )
+
+
+def require_unmounted() -> str:
+    """Have RouterOS let go of the file system it mounted in the disk; refuse while it does not."""
+    mounted = "[:len [:tostr [/disk/get ($csiDisk->0) mount-point]]] > 0"
+    return when(
+        mounted,
+        "/disk/set ($csiDisk->0) mount-filesystem=no",
+        wait_until(f"!({mounted})"),
+        when(mounted, refuse("still-mounted")),
     )
 
 

@@ -23,6 +23,7 @@ from rds_csi.routeros.clauses import (
     require_own_file,
     require_owner,
     require_room,
+    require_unmounted,
     require_unpublished,
     require_users,
     wait_until,
@@ -144,10 +145,13 @@ def change(
     write = (
         f"/disk/set ($csiDisk->0) comment={quote(record.encode())} "
         f"nvme-tcp-server-allow-host-name={quote(check_host_nqn(allowed_host))} "
-        f"nvme-tcp-export={'yes' if exported else 'no'}"
+        # The Go driver left it at yes, and RouterOS would mount beside the node what it recognises.
+        f"mount-filesystem=no nvme-tcp-export={'yes' if exported else 'no'}"
     )
     # An empty comment proves nothing; then the path must, as it does for the Go driver's disks.
     guard = "" if expected else require_ours(slot, record.owner, base_path)
+    if exported and not expected:
+        guard = block(guard, require_unmounted())
     swap = when(f"$csiText = {quote(expected)}", guard, write, f":delay {CONFIRM}")
     return block(
         find_disk(slot), when("[:len $csiDisk] = 1", read_path(), read_comment(), swap), show(slot)
@@ -194,7 +198,7 @@ def delete(*, slot: str, owner: str, base_path: str) -> str:
         require_owner(slot, owner),
         require_own_file(slot, owner, base_path),
         require_unpublished(),
-        "/disk/set ($csiDisk->0) nvme-tcp-export=no",
+        "/disk/set ($csiDisk->0) mount-filesystem=no nvme-tcp-export=no",
         "/disk/remove ($csiDisk->0)",
         wait_until(f"{disks(slot_is)} = 0"),
         when(f"{disks(slot_is)} > 0", refuse("disk-stays")),

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 
 from rds_csi.routeros.reply import as_boolean, as_integer, as_text
-from rds_csi.volume import Record, is_legacy_id
+from rds_csi.volume import FILE_SYSTEMS, Record, is_legacy_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -14,6 +14,8 @@ class Disk:
     ``size`` is in bytes, exact, as RouterOS stored it. ``file_path`` has no leading slash, as
     ``/file`` spells it. ``record`` is None where the comment is none that we could have
     written. ``allowed_host`` is the host NQN the export is restricted to, "" for any.
+    ``file_system`` is what RouterOS recognised in it when it looked last, "" for none that we
+    make; ``mountable`` and ``mount_point`` say whether RouterOS would mount that, and where it has.
     """
 
     slot: str
@@ -25,6 +27,9 @@ class Disk:
     port: int
     exported: bool
     allowed_host: str
+    file_system: str = ""
+    mountable: bool = False
+    mount_point: str = ""
 
     @classmethod
     def parse(cls, item: dict[str, Any]) -> Self:
@@ -44,6 +49,9 @@ class Disk:
             port=as_integer(item.get("nvme-tcp-server-port") or 0),
             exported=as_boolean(item.get("nvme-tcp-export")),
             allowed_host=as_text(item.get("nvme-tcp-server-allow-host-name")),
+            file_system=_file_system(item.get("fs")),
+            mountable=as_boolean(item.get("mount-filesystem")),
+            mount_point=as_text(item.get("mount-point")),
         )
 
     def is_of(self, owner: str, base_path: str) -> bool:
@@ -59,6 +67,11 @@ class Disk:
             and self.file_path.startswith(f"{base_path}/")
             and self.file_path.endswith(f"/{self.slot}.img")
         )
+
+
+def _file_system(value: Any) -> str:
+    text = as_text(value)
+    return text if text in FILE_SYSTEMS else ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -22,6 +22,7 @@ from rds_csi.errors import (
     OutcomeUnknown,
     RouterOSError,
     Unavailable,
+    VolumeInUse,
     VolumeNotFound,
 )
 from rds_csi.retry import RetryPolicy, retrying
@@ -166,6 +167,13 @@ class Disks:
                 f"RouterOS shows export {disk.exported} to {disk.allowed_host or 'any host'!r} "
                 f"instead of {exported} to {allowed_host or 'any host'!r}",
                 volume=slot,
+            )
+        if exported and (disk.mountable or disk.mount_point):
+            raise VolumeInUse(
+                f"RouterOS shows mount-filesystem {disk.mountable}, mount-point "
+                f"{disk.mount_point!r}: it may have mounted the file system a node is to use",
+                volume=slot,
+                advice=f"/disk/set {slot} mount-filesystem=no, and see that it is not mounted",
             )
         return disk
 

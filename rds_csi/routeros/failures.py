@@ -57,6 +57,11 @@ REFUSALS: Final[dict[str, Meaning]] = {
         FailedPrecondition, "another disk on the RDS uses its file", "see file-path in /disk/print"
     ),
     "many-disks": Meaning(FailedPrecondition, "the RDS has more than one disk of this slot"),
+    "still-mounted": Meaning(
+        VolumeInUse,
+        "the RDS itself has its file system mounted and does not let go of it",
+        "see mount-point in /disk/print; two that write to it would destroy it",
+    ),
     "no-disk": Meaning(VolumeNotFound, "the RDS has no such disk"),
     "many-files": Meaning(
         FailedPrecondition,

@@ -61,6 +61,7 @@ class Device:
         self.files.recount()
         await self.exporter.start(self.store.boots)
         for disk in self.store.disks.values():
+            self._recognise(disk)
             await self.sync_export(disk)
         self.store.save()
 
@@ -110,6 +111,7 @@ class Device:
         disk = Disk(self.store.new_id(), kind, slot, self.files.size(name), given)
         disk.visible_from = asyncio.get_running_loop().time() + self.quirks.lag
         self.store.add_disk(disk)
+        self._recognise(disk)
         try:
             await self.sync_export(disk)
         except RuntimeFault:
@@ -153,6 +155,19 @@ class Device:
             raise RuntimeFault(texts.POOL_FIXED)
         await self.exporter.unexport(disk.id)
         self.store.remove_disk(disk)
+
+    def file_system(self, disk: Disk) -> str:
+        """What ``fs`` shows: the file system that the device found when it looked last."""
+        if self.quirks.recognise == "always":
+            self._recognise(disk)
+        return disk.fs
+
+    def mounted(self, disk: Disk) -> bool:
+        """Whether the device itself has mounted the file system in it."""
+        return bool(self.file_system(disk)) and self.property(disk, "mount-filesystem") is True
+
+    def _recognise(self, disk: Disk) -> None:
+        disk.fs = self.files.file_system(normalise(text_of(disk.properties["file-path"])))
 
     async def _resize(self, disk: Disk, size: int) -> None:
         match self.quirks.resize:
@@ -198,7 +213,10 @@ class Device:
         """Make the export what the properties say."""
         wanted = self.property(disk, "nvme-tcp-export") is True
         if not wanted or self.property(disk, "disabled") is True:
+            ended = disk.id in self.exporter.exports
             await self.exporter.unexport(disk.id)
+            if ended:
+                self._recognise(disk)
             return
         name = normalise(text_of(disk.properties["file-path"]))
         pool = self.store.pool_of(name)

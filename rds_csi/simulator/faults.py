@@ -52,6 +52,9 @@ class Quirks:
     """Whether error texts end with their place, ``(/disk/get; line 1)``. "seen": those that
     nobody caught and those of ``:error``, as measured on 7.21 to 7.24; never those of commands
     caught by ``:onerror``."""
+    recognise: Literal["seldom", "always"] = "seldom"
+    """When the device looks which file system is in a disk (``fs``). "seldom": as the disk is made
+    or attached, at boot, and when its export ends. "always": whenever it is asked."""
     interleave: bool = False
     """Whether other sessions may run between two commands of one line."""
     stable_identifiers: bool = True
@@ -78,6 +81,7 @@ _CHOICES: Final = {
     "resize": ("honoured", "ignored", "needs-unexport"),
     "keepalive": ("answer", "refuse", "hang"),
     "error_location": ("seen", "always", "never"),
+    "recognise": ("seldom", "always"),
 }
 
 _SIGNED: Final = frozenset({"clock_error", "gmt_offset"})

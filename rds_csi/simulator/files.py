@@ -26,6 +26,8 @@ from rds_csi.simulator.values import RuntimeFault, to_text
 
 INTERNAL_SIZE: Final = 128 * 1024**2
 """Bytes of internal storage (an RDS2216 has 128 MB of NAND)."""
+_SUPERBLOCKS: Final = 4096
+"""Bytes at the start of a disk that hold the superblock of ext4 or xfs."""
 _INTERNAL: Final = "internal"
 
 
@@ -116,6 +118,17 @@ class Files:
         key = pool.slot if pool else ""
         if key in self._used:
             self._used[key] += change
+
+    def file_system(self, name: str) -> str:
+        """The file system whose superblock is in a file: ext4 or xfs; empty for anything else."""
+        try:
+            with self.path(name).open("rb") as file:
+                start = file.read(_SUPERBLOCKS)
+        except OSError:
+            return ""
+        if start.startswith(b"XFSB"):
+            return "xfs"
+        return "ext4" if start[0x438:0x43A] == b"\x53\xef" else ""
 
     # Changes
 

@@ -41,6 +41,8 @@ class Disk:
     """What was set, by property name; the rest has its default."""
     visible_from: float = 0.0
     """The loop time from which listings show it."""
+    fs: str = ""
+    """The file system that was recognised in it last."""
 
 
 class Store:

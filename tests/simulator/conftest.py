@@ -90,7 +90,17 @@ class Rds:
             port=int(str(found.properties.get("nvme-tcp-server-port", 4420))),
             exported=bool(found.properties.get("nvme-tcp-export", False)),
             allowed_host=str(found.properties.get("nvme-tcp-server-allow-host-name", "")),
+            file_system=self.simulator.device.file_system(found),
+            mountable=bool(found.properties.get("mount-filesystem", True)),
+            mount_point=slot if self.simulator.device.mounted(found) else "",
         )
+
+    def format(self, slot: str, file_system: str) -> None:
+        """Put a superblock into the disk's file, as a node does that formats it."""
+        place, magic = {"ext4": (0x438, b"\x53\xef"), "xfs": (0, b"XFSB")}[file_system]
+        with self.simulator.path(self.disk(slot).file_path).open("r+b") as file:
+            file.seek(place)
+            file.write(magic)
 
     async def add_disk(self, slot: str, *, comment: str = "", exported: bool = False) -> None:
         """A disk that somebody else made."""

@@ -15,6 +15,7 @@ from rds_csi.errors import (
     FailedPrecondition,
     InvalidParameter,
     InvalidRequest,
+    MadeForOther,
     NodeNotFound,
     NotOurs,
     PoolFull,
@@ -26,9 +27,11 @@ from rds_csi.errors import (
 )
 from rds_csi.fencing import make_node_id
 from rds_csi.nvme.host import host_identity
-from rds_csi.volume import GIB, MIB, Record, volume_id
+from rds_csi.routeros import clauses
+from rds_csi.volume import GIB, MIB, AccessMode, Publication, Record, volume_id
 
-from .conftest import CLUSTER, Rds
+from .conftest import CLUSTER, OWNER, Rds
+from .volumes import changes
 
 NODE_A = make_node_id(CLUSTER, "worker-a")
 NODE_B = make_node_id(CLUSTER, "worker-b")
@@ -341,6 +344,102 @@ class TestPublish:
         again = await publish(other, volume, NODE_A, volume_capability=shared)
         assert [each["generation"] for each in (first, second, again)] == ["1", "1", "1"]
 
+    @pytest.mark.parametrize("made", ["ext4", "xfs", "block"])
+    @pytest.mark.parametrize("asked", ["", "ext4", "xfs", "block"])
+    async def test_a_volume_is_used_only_as_what_it_was_made_for(
+        self, rds: Rds, controller: Controller, made: str, asked: str
+    ) -> None:
+        """An empty fsType means ext4, also to the node, which would make that on a blank device."""
+        ways = {"block": block(), "": mount(""), "ext4": mount(), "xfs": mount("xfs")}
+        volume = await create(
+            controller,
+            volume_capabilities=[ways[made]],
+            capacity_range=csi.CapacityRange(required_bytes=GIB),
+        )
+        before = rds.disk(volume.volume_id)
+        answer = await controller.validate_volume_capabilities(
+            csi.ValidateVolumeCapabilitiesRequest(
+                volume_id=volume.volume_id, volume_capabilities=[ways[asked]]
+            )
+        )
+        if (asked or "ext4") == made:
+            assert answer.confirmed is not None
+            await publish(controller, volume, volume_capability=ways[asked])
+            return
+        assert answer.confirmed is None
+        assert f"was made for {made}" in answer.message
+        for each in (controller, rds.controller()):
+            with pytest.raises(
+                MadeForOther, match=f"made for {made}, .* as {asked or 'ext4'}"
+            ) as e:
+                await publish(each, volume, volume_capability=ways[asked])
+            assert e.value.code == Code.FAILED_PRECONDITION
+        assert rds.disk(volume.volume_id) == before
+
+    async def test_nothing_is_written_where_nothing_changes(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        volume = await create(controller)
+        await publish(controller, volume)
+        count = len(changes(rds))
+        successor = rds.controller()
+        await successor.get_capacity(csi.GetCapacityRequest())
+        for each in (controller, successor):
+            execs = rds.execs()
+            await publish(each, volume)
+            assert rds.execs() - execs == 1
+        await unpublish(controller, volume)
+        assert len(changes(rds)) == count + 1
+        for each in (controller, successor):
+            execs = rds.execs()
+            await unpublish(each, volume)
+            assert rds.execs() - execs == 1
+        assert len(changes(rds)) == count + 1
+
+    async def test_that_it_is_published_already_is_not_believed_of_what_is_remembered(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        """Another replica took it from the node meanwhile: the node gets it anew, and is told."""
+        volume = await create(controller)
+        first = await publish(controller, volume)
+        await unpublish(rds.controller(), volume)
+        assert not rds.disk(volume.volume_id).exported
+        again = await publish(controller, volume)
+        assert rds.disk(volume.volume_id).exported
+        assert (first["generation"], again["generation"]) == ("1", "2")
+
+    async def test_that_it_is_unpublished_already_is_not_believed_of_what_is_remembered(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        volume = await create(controller)
+        await publish(rds.controller(), volume)
+        await unpublish(controller, volume)
+        assert not rds.disk(volume.volume_id).exported
+
+    @pytest.mark.parametrize("refusal", ["in use", "another way", "another use"])
+    async def test_a_refusal_is_not_believed_of_what_is_remembered(
+        self, rds: Rds, controller: Controller, refusal: str
+    ) -> None:
+        """What stood in the way when this replica looked last is gone since."""
+        volume = await create(controller)
+        slot = volume.volume_id
+        match refusal:
+            case "in use":
+                await publish(controller, volume, NODE_B)
+                await unpublish(rds.controller(), volume, NODE_B)
+            case "another way":
+                await publish(controller, volume, readonly=True)
+                await unpublish(rds.controller(), volume)
+            case "another use":
+                good = rds.disk(slot).comment
+                await rds.simulator.run(f'/disk/set {slot} comment="{as_xfs(good)}"')
+                await controller.controller_get_volume(
+                    csi.ControllerGetVolumeRequest(volume_id=slot)
+                )
+                await rds.simulator.run(f'/disk/set {slot} comment="{good}"')
+        await publish(controller, volume)
+        assert await published(controller, volume) == [NODE_A]
+
     async def test_block_goes_to_two_nodes(self, rds: Rds, controller: Controller) -> None:
         shared = block(Mode.MULTI_NODE_MULTI_WRITER)
         volume = await create(controller, volume_capabilities=[shared])
@@ -435,6 +534,85 @@ class TestAdoption:
         assert rds.slots() == []
         assert rds.files() == []
 
+    @pytest.mark.parametrize("file_system", ["ext4", "xfs"])
+    async def test_it_is_what_it_is_first_used_as(
+        self, rds: Rds, controller: Controller, file_system: str
+    ) -> None:
+        await rds.add_disk(self.SLOT, exported=True)
+        volume = csi.Volume(volume_id=self.SLOT)
+        await publish(controller, volume, volume_capability=mount(file_system))
+        record = rds.disk(self.SLOT).record
+        assert record is not None
+        assert (record.access, record.generation, record.formatted) == (file_system, 1, "")
+        await unpublish(controller, volume)
+        with pytest.raises(MadeForOther):
+            await publish(controller, volume, volume_capability=block())
+
+    async def test_a_file_system_that_the_rds_shows_in_it_counts(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        """A wrong fsType would be written down for ever. Raw block may hold what it likes."""
+        await self.formatted(rds, "xfs")
+        volume = csi.Volume(volume_id=self.SLOT)
+        before = rds.disk(self.SLOT)
+        with pytest.raises(MadeForOther, match="made for xfs"):
+            await publish(controller, volume)
+        assert rds.disk(self.SLOT) == before
+        context = await publish(controller, volume, volume_capability=mount("xfs"))
+        assert context["formatted"] == "xfs"
+        record = rds.disk(self.SLOT).record
+        assert record is not None
+        assert (record.access, record.formatted) == ("xfs", "xfs")
+
+    @pytest.mark.parametrize("way", ["publish", "unpublish", "published before"])
+    async def test_the_rds_mounts_it_no_more(
+        self, rds: Rds, controller: Controller, way: str
+    ) -> None:
+        """The Go driver left mount-filesystem=yes: RouterOS mounts what it recognises."""
+        await self.formatted(rds, "ext4")
+        assert rds.disk(self.SLOT).mount_point == self.SLOT
+        volume = csi.Volume(volume_id=self.SLOT)
+        if way == "published before":
+            # By a version of the driver that left it as it was.
+            record = Record(owner=OWNER, name="x", created=1, access="ext4").with_node(
+                Publication(NODE_A, AccessMode.SINGLE_NODE_WRITER)
+            )
+            await rds.simulator.run(
+                f'/disk/set {self.SLOT} nvme-tcp-export=yes comment="{record.encode()}"'
+            )
+        rds.simulator.device.hazards.clear()
+        await (unpublish if way == "unpublish" else publish)(controller, volume)
+        disk = rds.disk(self.SLOT)
+        assert disk.exported == (way != "unpublish")
+        assert not disk.mountable
+        assert disk.mount_point == ""
+        assert rds.simulator.device.hazards == []
+
+    async def test_what_the_rds_does_not_unmount_is_not_exported(
+        self, rds: Rds, controller: Controller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        await self.formatted(rds, "ext4")
+        monkeypatch.setattr(clauses, "TRIES", 1)
+        monkeypatch.setattr(rds.simulator.device, "mounted", lambda _disk: True)
+        with pytest.raises(VolumeInUse, match="itself has its file system mounted"):
+            await publish(controller, csi.Volume(volume_id=self.SLOT))
+        assert not rds.disk(self.SLOT).exported
+        assert rds.disk(self.SLOT).record is None
+
+    async def test_that_the_rds_has_it_mounted_is_seen_after_a_publish_too(
+        self, rds: Rds, controller: Controller, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        volume = await create(controller)
+        monkeypatch.setattr(rds.simulator.device, "mounted", lambda _disk: True)
+        with pytest.raises(VolumeInUse, match="mount-point"):
+            await publish(controller, volume)
+
+    async def formatted(self, rds: Rds, file_system: str) -> None:
+        """One that holds a file system, which the RDS has recognised."""
+        await rds.add_disk(self.SLOT, exported=True)
+        rds.format(self.SLOT, file_system)
+        await rds.simulator.run(f"/disk/set {self.SLOT} nvme-tcp-export=no")
+
     async def test_not_with_a_comment_of_somebody(self, rds: Rds, controller: Controller) -> None:
         await rds.add_disk(self.SLOT, comment="do not touch")
         assert await listed(controller) == []
@@ -445,6 +623,69 @@ class TestAdoption:
             with pytest.raises(NotOurs):
                 await attempt
         assert rds.disk(self.SLOT).comment == "do not touch"
+
+
+class TestFormatted:
+    """The RDS says in ``fs`` what it recognises; the record keeps it for good."""
+
+    async def test_the_node_is_told_from_the_next_hand_over_on(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        """The RDS looks when the export ends, the record is written with the next change."""
+        volume = await create(controller)
+        assert "formatted" not in await publish(controller, volume)
+        rds.format(volume.volume_id, "ext4")
+        assert "formatted" not in await publish(controller, volume)
+        await unpublish(controller, volume)
+        assert (await publish(controller, volume))["formatted"] == "ext4"
+        record = rds.disk(volume.volume_id).record
+        assert record is not None
+        assert record.formatted == "ext4"
+
+    async def test_what_was_formatted_stays_so_when_the_rds_loses_the_file(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        volume = await create(controller)
+        await publish(controller, volume)
+        rds.format(volume.volume_id, "ext4")
+        await unpublish(controller, volume)
+        await publish(controller, volume, NODE_B)
+        await unpublish(controller, volume, NODE_B)
+        path = rds.simulator.path(rds.disk(volume.volume_id).file_path)
+        path.write_bytes(bytes(64 * MIB))
+        await rds.simulator.reboot()
+        assert rds.disk(volume.volume_id).file_system == ""
+        context = await rds.eventually(lambda: publish(rds.controller(), volume))
+        assert context["formatted"] == "ext4"
+
+    async def test_an_rds_that_always_looks_tells_at_once(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        """Then also in the answer to a publish that changes nothing."""
+        rds.simulator.quirks.set("recognise", "always")
+        volume = await create(controller)
+        await publish(controller, volume)
+        rds.format(volume.volume_id, "ext4")
+        before = rds.disk(volume.volume_id).comment
+        assert (await publish(controller, volume))["formatted"] == "ext4"
+        assert rds.disk(volume.volume_id).comment == before
+        await unpublish(rds.controller(), volume)
+        record = rds.disk(volume.volume_id).record
+        assert record is not None
+        assert record.formatted == "ext4"
+
+    async def test_what_is_in_a_block_volume_is_its_users_affair(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        volume = await create(controller, volume_capabilities=[block()])
+        await publish(controller, volume, volume_capability=block())
+        rds.format(volume.volume_id, "xfs")
+        await unpublish(controller, volume)
+        assert "formatted" not in await publish(controller, volume, volume_capability=block())
+
+
+def as_xfs(comment: str) -> str:
+    return comment.replace("access=ext4", "access=xfs")
 
 
 async def published(controller: Controller, volume: csi.Volume) -> list[str]:

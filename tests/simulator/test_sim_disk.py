@@ -280,6 +280,62 @@ async def test_an_exported_disk_that_routeros_mounts_is_a_hazard(rds: Simulator)
     assert any("mount-filesystem" in hazard for hazard in rds.device.hazards)
 
 
+SUPERBLOCKS = {"ext4": (0x438, b"\x53\xef"), "xfs": (0, b"XFSB")}
+
+
+def format_disk(rds: Simulator, file_system: str) -> None:
+    place, magic = SUPERBLOCKS[file_system]
+    with rds.path("raid10/csi/a.img").open("r+b") as file:
+        file.seek(place)
+        file.write(magic)
+
+
+async def shown(rds: Simulator) -> dict[str, Any]:
+    query = "/disk/print as-value proplist=fs,mount-point,mounted where slot=a"
+    (row,) = await read(rds, query)
+    return {name: value for name, value in row.items() if name != ".id"}
+
+
+@pytest.mark.parametrize("file_system", SUPERBLOCKS)
+async def test_a_file_system_is_recognised_when_the_disk_is_looked_at_again(
+    rds: Simulator, file_system: str
+) -> None:
+    """What a host writes over NVMe shows when the export ends, at boot, or by attaching it."""
+    await rds.run(ADD + " nvme-tcp-export=yes")
+    format_disk(rds, file_system)
+    assert (await shown(rds))["fs"] == ""
+    assert "fs=-" in await rds.run("/disk/print detail where slot=a")
+    await rds.run("/disk/set a comment=touched")
+    assert (await shown(rds))["fs"] == ""
+    await rds.run("/disk/set a nvme-tcp-export=no")
+    assert (await shown(rds))["fs"] == file_system
+    rds.path("raid10/csi/a.img").write_bytes(bytes(GIB // 1024))
+    assert (await shown(rds))["fs"] == file_system
+    await rds.reboot()
+    assert (await shown(rds))["fs"] == ""
+    format_disk(rds, file_system)
+    await rds.run("/disk/remove a")
+    await rds.run(ADD.replace("file-size=1G", ""))
+    assert (await shown(rds))["fs"] == file_system
+
+
+async def test_a_device_that_always_looks(rds: Simulator) -> None:
+    rds.quirks.set("recognise", "always")
+    await rds.run(ADD + " nvme-tcp-export=yes")
+    format_disk(rds, "ext4")
+    assert (await shown(rds))["fs"] == "ext4"
+
+
+async def test_what_is_recognised_is_mounted_unless_told_not_to(rds: Simulator) -> None:
+    await rds.run(ADD.replace("mount-filesystem=no", "mount-filesystem=yes"))
+    assert await shown(rds) == {"fs": "", "mounted": False}
+    format_disk(rds, "xfs")
+    await rds.reboot()
+    assert await shown(rds) == {"fs": "xfs", "mounted": True, "mount-point": "a"}
+    await rds.run("/disk/set a mount-filesystem=no")
+    assert await shown(rds) == {"fs": "xfs", "mounted": False}
+
+
 async def test_an_unmounted_pool(rds: Simulator) -> None:
     await rds.run(f"{ADD} nvme-tcp-export=yes")
     await rds.unmount_pool("raid10")

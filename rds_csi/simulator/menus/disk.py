@@ -117,6 +117,7 @@ class DiskMenu(Table):
         return values
 
     def _disk_values(self, disk: Disk) -> dict[str, Value]:
+        mounted = self._device.mounted(disk)
         return (
             self._defaults
             | disk.properties
@@ -128,7 +129,10 @@ class DiskMenu(Table):
                 "file-size": disk.size,
                 "sector-size": 512,
                 "model": disk.properties.get("file-path", ""),
+                "fs": self._device.file_system(disk),
+                "mounted": mounted,
             }
+            | ({"mount-point": disk.slot} if mounted else {})
         )
 
     def _pool_values(self, pool: Pool) -> dict[str, Value]:

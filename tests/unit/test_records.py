@@ -1,0 +1,172 @@
+"""The records in the controller's memory: what is remembered, and when the RDS is asked anew."""
+
+import asyncio
+from dataclasses import dataclass, field, replace
+
+import pytest
+
+from rds_csi.clock import SystemClock
+from rds_csi.errors import ConcurrentChange, DriverError, OutcomeUnknown, VolumeInUse
+from rds_csi.records import Records
+from rds_csi.routeros import Disk
+from rds_csi.volume import AccessMode, Publication, Record, volume_id
+
+OWNER = "d/c"
+SLOT = volume_id("one")
+A = Publication("a", AccessMode.SINGLE_NODE_WRITER)
+B = Publication("b", AccessMode.SINGLE_NODE_WRITER)
+
+
+def disk(record: Record, **changes: object) -> Disk:
+    return replace(
+        Disk(
+            slot=SLOT,
+            size=1,
+            file_path="raid10/csi/x.img",
+            comment=record.encode(),
+            record=record,
+            nqn="nqn.2000-02.com.mikrotik:x",
+            port=4420,
+            exported=bool(record.nodes),
+            allowed_host="",
+        ),
+        **changes,  # type: ignore[arg-type]
+    )
+
+
+@dataclass
+class FakeRds:
+    """One disk; what it was asked; and how a change ends, whether it was done or not."""
+
+    stored: Disk
+    asked: list[str] = field(default_factory=list)
+    ending: BaseException | None = None
+
+    async def get(self, slot: str) -> Disk:
+        assert slot == self.stored.slot
+        self.asked.append("get")
+        return self.stored
+
+    async def change(
+        self, slot: str, expected: str, record: Record, *, exported: bool, allowed_host: str = ""
+    ) -> Disk:
+        assert slot == self.stored.slot
+        self.asked.append("change")
+        if expected != self.stored.comment:
+            raise ConcurrentChange("its record is another one by now", disk=self.stored)
+        self.stored = disk(record, exported=exported, allowed_host=allowed_host)
+        ending, self.ending = self.ending, None
+        if ending is not None:
+            raise ending
+        return self.stored
+
+
+@pytest.fixture
+def rds() -> FakeRds:
+    return FakeRds(disk(Record(owner=OWNER, name="one", created=1, access="ext4")))
+
+
+@pytest.fixture
+def records(rds: FakeRds) -> Records:
+    return Records(rds, OWNER, "c", SystemClock())  # type: ignore[arg-type]
+
+
+async def test_what_was_answered_last_saves_the_read(rds: FakeRds, records: Records) -> None:
+    await records.change(SLOT, lambda record: record.with_node(A))
+    await records.change(SLOT, lambda record: record.without_node("a"))
+    assert rds.asked == ["get", "change", "change"]
+
+
+@pytest.mark.parametrize(
+    "ending", [OutcomeUnknown("cut off"), asyncio.CancelledError(), RuntimeError("bug")]
+)
+async def test_after_a_change_that_was_cut_off_the_rds_is_asked_first(
+    rds: FakeRds, records: Records, ending: BaseException
+) -> None:
+    """Nobody knows what stands there: what was remembered before it is no ground to act on."""
+    records.remember(rds.stored)
+    rds.ending = ending
+    with pytest.raises(type(ending)):
+        await records.change(SLOT, lambda record: record.with_node(A))
+    rds.asked.clear()
+    seen: list[Record] = []
+
+    def look(record: Record) -> Record:
+        seen.append(record)
+        return record.without_node("a")
+
+    await records.change(SLOT, look)
+    assert rds.asked == ["get", "change"]
+    assert [record.nodes for record in seen] == [(A,)]
+    assert rds.stored.record is not None
+    assert rds.stored.record.nodes == ()
+
+
+async def test_a_refusal_of_what_is_remembered_is_asked_about(
+    rds: FakeRds, records: Records
+) -> None:
+    free = rds.stored
+    assert free.record is not None
+    records.remember(disk(free.record.with_node(B)))
+
+    def admit(record: Record) -> Record:
+        if record.nodes:
+            raise VolumeInUse("held")
+        return record.with_node(A)
+
+    changed = await records.change(SLOT, admit)
+    assert rds.asked == ["get", "change"]
+    assert changed.record == free.record.with_node(A)
+    rds.stored = disk(free.record.with_node(B))
+    records.forget(SLOT)
+    rds.asked.clear()
+    with pytest.raises(VolumeInUse):
+        await records.change(SLOT, admit)
+    assert rds.asked == ["get"]
+
+
+async def test_no_change_is_proven_by_one_read_and_no_write(rds: FakeRds, records: Records) -> None:
+    held = await records.change(SLOT, lambda record: record.with_node(A))
+    rds.asked.clear()
+    assert await records.change(SLOT, lambda record: record.with_node(A)) == held
+    assert rds.asked == ["get"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"exported": False},
+        {"allowed_host": "nqn.2014-08.org.nvmexpress:uuid:1"},
+        {"mountable": True},
+    ],
+)
+async def test_a_record_that_stands_over_a_wrong_export_is_written_again(
+    rds: FakeRds, records: Records, changes: dict[str, object]
+) -> None:
+    assert rds.stored.record is not None
+    held = disk(rds.stored.record.with_node(A))
+    rds.stored = replace(held, **changes)  # type: ignore[arg-type]
+    assert await records.change(SLOT, lambda record: record.with_node(A)) == held
+    assert rds.asked == ["get", "change"]
+
+
+async def test_others_who_are_always_faster(rds: FakeRds, records: Records) -> None:
+    """Each answer is of another record: after five attempts it is the caller's turn."""
+
+    async def lost(*_: object, **__: object) -> Disk:
+        assert rds.stored.record is not None
+        rds.stored = disk(replace(rds.stored.record, created=rds.stored.record.created + 1))
+        rds.asked.append("change")
+        raise ConcurrentChange("its record is another one by now", disk=rds.stored)
+
+    rds.change = lost  # type: ignore[method-assign]
+    with pytest.raises(ConcurrentChange, match="under each of 5 attempts"):
+        await records.change(SLOT, lambda record: record.with_node(A))
+    assert rds.asked == ["get", *["change"] * 5]
+
+
+async def test_an_error_without_the_disk_is_passed_on(rds: FakeRds, records: Records) -> None:
+    rds.ending = ConcurrentChange("it changed while the RDS worked on it")
+    with pytest.raises(DriverError, match="while the RDS"):
+        await records.change(SLOT, lambda record: record.with_node(A))
+    assert rds.asked == ["get", "change"]
