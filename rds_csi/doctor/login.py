@@ -16,7 +16,7 @@ from rds_csi.errors import (
     UntrustedHostKey,
 )
 from rds_csi.routeros import Disks, Session, SessionSettings, System
-from rds_csi.routeros.settings import client_key, trusted_keys
+from rds_csi.routeros.settings import client_key, need_no_local_user, trusted_keys
 from rds_csi.routeros.system import parse_version
 
 _SAFE: Final = ((7, 23, 4), (7, 24, 0), (7, 24, 2))
@@ -94,6 +94,7 @@ async def _explain(checks: Checks, controller: ControllerConfig, error: DriverEr
 
 async def _shown_key(controller: ControllerConfig) -> str:
     """What the other side shows, for comparison."""
+    need_no_local_user()
     try:
         async with asyncio.timeout(10):
             key = await asyncssh.get_server_host_key(

@@ -34,6 +34,7 @@ from rds_csi.routeros.settings import (
     SessionSettings,
     client_key,
     host_key_algorithms,
+    need_no_local_user,
     trusted_keys,
 )
 from rds_csi.routeros.system import System, parse_version, read_system, require_supported
@@ -145,6 +146,7 @@ class Connection:
                 "INSECURE: accepting any host key; whoever answers gets to be the RDS",
                 host=settings.host,
             )
+        need_no_local_user()
         try:
             return await asyncssh.connect(
                 settings.host,

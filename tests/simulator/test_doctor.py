@@ -72,6 +72,21 @@ async def test_a_wrong_host_key_is_shown_for_comparison(doctor: Doctor, kind: st
     assert doctor.rds.execs() == before
 
 
+async def test_a_wrong_host_key_is_shown_to_a_user_that_nobody_knows(
+    doctor: Doctor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the driver's container: no entry in passwd, no variable that says who or where."""
+
+    def nobody(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    monkeypatch.setattr("pwd.getpwuid", nobody)
+    await test_a_wrong_host_key_is_shown_for_comparison(doctor, "ssh-ed25519")
+
+
 async def test_a_pinned_key_that_is_none(doctor: Doctor) -> None:
     doctor.settings["rds_host_keys"] = ("ssh-ed25519 nonsense",)
     await stops_at(doctor, "host key", "cannot be read", "ssh-ed25519 AAAA")

@@ -1,4 +1,4 @@
-"""What asyncssh does that one would not expect (S1 to S11), each with what we make of it."""
+"""What asyncssh does that one would not expect (S1 to S12), each with what we make of it."""
 
 import asyncio
 import inspect
@@ -268,4 +268,24 @@ async def test_s11_endless_output_is_cut_at_the_limit(tmp_path: Path) -> None:
             await session.execute("x")
         rds.answer = succeed
         await session.execute("still usable")
+        await session.close()
+
+
+async def test_s12_a_process_that_nobody_knows_the_user_of_logs_in(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As in the controller's image: no entry in passwd, and no variable that says who or where."""
+
+    def nobody(uid: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {uid}")
+
+    async with FakeRds(tmp_path) as rds:
+        for name in ("LOGNAME", "USER", "LNAME", "USERNAME", "HOME"):
+            monkeypatch.setenv(name, "")
+            monkeypatch.delenv(name)
+        monkeypatch.setattr("pwd.getpwuid", nobody)
+        with pytest.raises((ValueError, OSError), match="sername"):
+            await asyncssh.connect("127.0.0.1", rds.port, username="x", config=None)
+        session = Session(rds.settings())
+        await session.execute("x")
         await session.close()
