@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import fcntl
 import ipaddress
 import json
 import os
@@ -100,13 +101,39 @@ def _blamed_on(flag: str, errors: tuple[type[Exception], ...] = _MISTAKES) -> It
         raise click.ClickException(f"{flag}: {error}") from error
 
 
+class RootInUse(click.ClickException):
+    """Two simulators on the same files would undo each other's acknowledged changes."""
+
+    exit_code = 2
+
+
+@contextlib.contextmanager
+def claimed(root: Path) -> Iterator[None]:
+    """Have the folder, made if missing, to oneself while the context lasts.
+
+    The kernel ends the claim with the process, however that ends. Raises :class:`RootInUse`.
+    """
+    with _blamed_on("--root"):
+        root.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(root, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise RootInUse(
+                f"--root {root}: another simulator is running on it; end that one first, or "
+                "choose another folder"
+            ) from None
+        yield
+    finally:
+        os.close(descriptor)
+
+
 def build(options: Options) -> Simulator:
     """The simulator the options describe. Raises ValueError, OSError or RuntimeError."""
     quirks = Quirks()
     for text in options.quirks:
         parse_quirk(text, quirks)
-    with _blamed_on("--root"):
-        options.root.mkdir(parents=True, exist_ok=True)
     keys: Sequence[asyncssh.SSHKey] = ()
     if options.authorized_keys:
         with _blamed_on("--authorized-keys"):
@@ -137,12 +164,13 @@ def build(options: Options) -> Simulator:
 
 async def serve(options: Options) -> None:
     """Run until SIGTERM or SIGINT; then end all exports."""
-    simulator = build(options)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
     async with contextlib.AsyncExitStack() as stack:
+        stack.enter_context(claimed(options.root))
+        simulator = build(options)
         with _blamed_on(f"--listen {options.listen} --port {options.port}", (CannotListen,)):
             await stack.enter_async_context(simulator)
         if options.control:

@@ -4,7 +4,6 @@ Plain file operations on a root that tests can replace. In configfs making a fol
 object with its attribute files, and removing the folder removes it.
 """
 
-import shutil
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -12,7 +11,6 @@ from pathlib import Path
 from typing import Final
 
 MOUNT: Final = Path("/sys/kernel/config")
-_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class ConfigFs:
@@ -74,21 +72,15 @@ def prepare() -> None:
     Raises RuntimeError with what to do when the machine has no NVMe target afterwards.
     """
     if not ConfigFs().available():
-        _try("modprobe", "nvmet-tcp")
+        subprocess.run(["modprobe", "nvmet-tcp"], check=False, capture_output=True)
     if not ConfigFs().available():
-        _try("mount", "-t", "configfs", "none", str(MOUNT))
+        command = ["mount", "-t", "configfs", "none", str(MOUNT)]
+        subprocess.run(command, check=False, capture_output=True)
     if not ConfigFs().available():
         raise RuntimeError(
             "this kernel offers no NVMe target: needs root, the modules nvmet and nvmet-tcp, "
             f"and configfs on {MOUNT}; without them use --export none"
         )
-
-
-def _try(program: str, *arguments: str) -> None:
-    """Run a program, if it is there; what came of it is looked at afterwards."""
-    found = shutil.which(program, path=_PATH)
-    if found is not None:
-        subprocess.run([found, *arguments], check=False, capture_output=True)
 
 
 def find_port(configfs: ConfigFs, wanted: Mapping[str, str]) -> str:

@@ -25,6 +25,7 @@ class ControlServer:
         self._simulator = simulator
         self._path = path
         self._server: asyncio.Server | None = None
+        self._writers: set[asyncio.StreamWriter] = set()
 
     async def start(self) -> None:
         """Listen; only the same user may connect. A socket left by an earlier run is replaced."""
@@ -33,13 +34,16 @@ class ControlServer:
         self._path.chmod(0o600)
 
     async def stop(self) -> None:
-        """Stop listening."""
+        """Stop listening and hang up."""
         if self._server:
             self._server.close()
             self._server = None
+        for writer in self._writers:
+            writer.transport.abort()
         self._path.unlink(missing_ok=True)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self._writers.add(writer)
         try:
             while line := await reader.readline():
                 answer = await self._answer(line)
@@ -48,6 +52,7 @@ class ControlServer:
         except (ConnectionError, ValueError):
             pass
         finally:
+            self._writers.discard(writer)
             writer.close()
 
     async def _answer(self, line: bytes) -> dict[str, Any]:

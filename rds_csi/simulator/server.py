@@ -4,6 +4,7 @@ As on a device all text goes to stdout, line ends are CRLF and the exit status s
 """
 
 import asyncio
+import os
 import re
 from typing import Any, Final
 
@@ -19,6 +20,8 @@ from rds_csi.simulator.values import from_text
 log = structlog.get_logger(__name__)
 
 _GARBAGE: Final = "\x1b[?1;2c\r\n%%%% interrupted by peer %%%%\r\n"
+_CLOSE_TIMEOUT: Final = 2.0
+"""Seconds for connections that were dropped to be gone."""
 _LOGIN_OPTIONS: Final = re.compile(r"\+.*?(\d+)w")
 
 Process = asyncssh.SSHServerProcess[bytes]
@@ -42,6 +45,7 @@ class Server:
         self._quirks = quirks
         self._host_key = host_key
         self._acceptor: asyncssh.SSHAcceptor | None = None
+        self._open = False
         self._connections: set[asyncssh.SSHServerConnection] = set()
         self._channels: dict[asyncssh.SSHServerConnection, int] = {}
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -62,9 +66,15 @@ class Server:
 
     async def start(self, address: str, port: int) -> None:
         """Listen; port 0 picks a free one, which a later start uses again."""
+        self._open = True
+        # asyncssh looks for a home, for the configuration it is told not to read: a container's
+        # user may have none.
+        if not os.environ.get("HOME"):
+            os.environ["HOME"] = "/nonexistent"
         self._acceptor = await asyncssh.listen(
             address,
             self.port or port,
+            config=None,
             server_host_keys=[self._host_key],
             server_factory=lambda: _Login(self),
             process_factory=self._serve,
@@ -76,14 +86,21 @@ class Server:
 
     async def stop(self) -> None:
         """Stop listening and drop every connection, as a reboot does."""
-        if self._acceptor:
-            self._acceptor.close()
-            await self._acceptor.wait_closed()
-            self._acceptor = None
+        self._open = False
+        acceptor, self._acceptor = self._acceptor, None
+        if acceptor:
+            acceptor.close()
         self.drop_connections()
         for task in list(self._tasks):
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
+        if acceptor:
+            # From Python 3.12 on this waits for the connections as well, so they went first.
+            try:
+                async with asyncio.timeout(_CLOSE_TIMEOUT):
+                    await acceptor.wait_closed()
+            except TimeoutError:
+                log.warning("connections stay open", count=len(self._connections))
 
     def drop_connections(self) -> None:
         """Break all connections without a word."""
@@ -93,8 +110,8 @@ class Server:
     # Login
 
     def connected(self, connection: asyncssh.SSHServerConnection) -> bool:
-        """Admit a connection, or not when there are too many."""
-        if len(self._connections) >= self._quirks.maximum_sessions:
+        """Admit a connection, or not when there are too many, or it came while stopping."""
+        if not self._open or len(self._connections) >= self._quirks.maximum_sessions:
             return False
         self._connections.add(connection)
         self._patch_keepalive(connection)

@@ -1,5 +1,6 @@
 """``rds-csi simulate`` and its control socket, in a process of its own."""
 
+import asyncio
 import json
 import signal
 import socket
@@ -7,13 +8,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import AbstractAsyncContextManager
 from pathlib import Path
 
 import asyncssh
 import pytest
 from click.testing import CliRunner
 
-from rds_csi.simulator import configfs
 from rds_csi.simulator.command import load_host_key, parse_pool, parse_size, simulate
 from rds_csi.simulator.control import Control
 
@@ -60,8 +61,8 @@ def process(tmp_path: Path) -> Iterator[Process]:
         process.end(signal.SIGKILL)
 
 
-async def ssh(ready: dict[str, str], line: str) -> bytes:
-    async with asyncssh.connect(
+def connected(ready: dict[str, str]) -> AbstractAsyncContextManager[asyncssh.SSHClientConnection]:
+    return asyncssh.connect(
         ready["address"],
         int(ready["port"]),
         username="csi",
@@ -69,7 +70,11 @@ async def ssh(ready: dict[str, str], line: str) -> bytes:
         known_hosts=([asyncssh.import_public_key(ready["host_key"])], [], []),
         config=None,
         agent_path=None,
-    ) as client:
+    )
+
+
+async def ssh(ready: dict[str, str], line: str) -> bytes:
+    async with connected(ready) as client:
         result = await client.run(line, encoding=None)
     assert isinstance(result.stdout, bytes)
     return result.stdout
@@ -102,6 +107,36 @@ def test_sigterm_ends_it_and_takes_the_socket_away(process: Process) -> None:
     assert (process.folder / "control").exists()
     assert process.end() == 0
     assert not (process.folder / "control").exists()
+
+
+async def test_sigterm_ends_it_with_connections_open(process: Process) -> None:
+    """From Python 3.12 on a server waits for its connections, which is for ever here."""
+    with process.control() as control:
+        assert control.do("status")["execs"] == 0
+        async with connected(process.ready) as client:
+            running = asyncio.create_task(client.run(":delay 600", encoding=None))
+            while control.do("status")["execs"] == 0:  # noqa: ASYNC110 - in another process
+                await asyncio.sleep(0.02)
+            started = time.monotonic()
+            assert await asyncio.to_thread(process.end) == 0
+            assert time.monotonic() - started < 10
+            await asyncio.wait({running})
+
+
+def test_a_second_simulator_on_the_same_root_is_refused(process: Process, tmp_path: Path) -> None:
+    words = [sys.executable, "-m", "rds_csi.simulator", "--port=0", f"--root={tmp_path / 'rds'}"]
+    refused = subprocess.run(
+        words, capture_output=True, text=True, check=False, timeout=BUDGET, stdin=subprocess.DEVNULL
+    )
+    assert refused.returncode == 2
+    assert refused.stderr == (
+        f"Error: --root {tmp_path / 'rds'}: another simulator is running on it; end that one "
+        "first, or choose another folder\n"
+    )
+    assert refused.stdout == ""
+    # And it is free again the moment the first one is gone, however it went.
+    process.end(signal.SIGKILL)
+    assert Process(tmp_path).end() == 0
 
 
 async def test_everything_the_control_socket_can_do(process: Process) -> None:
@@ -215,15 +250,3 @@ def test_the_host_key_is_made_once(tmp_path: Path) -> None:
     made = load_host_key(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert load_host_key(path).public_data == made.public_data
-
-
-def test_exports_without_modprobe_and_mount(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A machine that lacks the programs lacks the target, and is told so."""
-    monkeypatch.setattr(configfs, "_PATH", str(tmp_path))
-    monkeypatch.setattr(configfs.ConfigFs, "available", lambda _: False)
-    words = ["--root", str(tmp_path / "rds"), "--port", "0", "--export", "nvmet"]
-    result = CliRunner().invoke(simulate, words)
-    assert result.exit_code == 1
-    assert result.output.startswith("Error: this kernel offers no NVMe target")
