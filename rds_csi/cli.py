@@ -4,11 +4,8 @@ Only the daemon's own needs are imported at the top; what prints tables or boots
 imported by the command that does it.
 """
 
-import io
-import os
 import sys
 from collections.abc import Callable
-from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -22,14 +19,11 @@ from rds_csi.config import (
     ControllerConfig,
     DriverConfig,
     NodeConfig,
-    check_host,
     volume_defaults,
 )
 from rds_csi.errors import NotReady
 
 Command = TypeVar("Command", bound=Callable[..., Any])
-_HOST_KEY_FILE: Final = "--rds-host-key-file"
-_EXIT_FAILED: Final = 1
 _EXIT_CONFIGURATION: Final = 2
 
 
@@ -149,46 +143,7 @@ _node_options = _options(
 )
 
 
-class _Commands(click.Group):
-    """The commands, with what any of them may meet outside: bad streams, a full disk."""
-
-    def main(self, *words: Any, **settings: Any) -> Any:
-        """Run one; what the system refuses is a sentence and status 1, never a traceback."""
-        _open_streams()
-        try:
-            return super().main(*words, **settings)
-        except OSError as error:
-            with suppress(OSError):
-                click.echo(f"rds-csi: {error}", err=True)
-            # What is still to be written to a full disk must not be tried again at exit.
-            with suppress(OSError, ValueError):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            sys.exit(_EXIT_FAILED)
-
-
-def _open_streams() -> None:
-    """Make the standard streams usable, whatever they were started with.
-
-    A closed one would give its number to the next file or socket, and what is printed would go
-    there. A terminal that cannot show a letter gets ``?``.
-    """
-    for number, mode in enumerate("rww"):
-        try:
-            os.fstat(number)
-        except OSError:
-            # The lowest free number, which is this one; programs may inherit it.
-            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-            stream = open(number, mode, closefd=False)  # noqa: SIM115 - for good
-            setattr(sys, ("stdin", "stdout", "stderr")[number], stream)
-    for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="replace")
-
-
-@click.group(
-    cls=_Commands,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
-)
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="rds-csi")
 def main() -> None:
     """Kubernetes CSI driver for MikroTik ROSE Data Server."""
@@ -232,16 +187,15 @@ def everything(**flags: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def reap(*, dry_run: bool, settle: float, as_json: bool, **flags: Any) -> None:
     """Say of each NVMe connection of this host why it is kept; take down proven orphans."""
-    import asyncio  # noqa: PLC0415 - as the rest, not needed to print the help
-
-    from rds_csi import reap as command  # noqa: PLC0415
+    from rds_csi import reap as command  # noqa: PLC0415 - not needed to print the help
+    from rds_csi import threads  # noqa: PLC0415
     from rds_csi.telemetry import logs  # noqa: PLC0415
 
     logs.configure(level="warning", style="console")
     try:
         shared = DriverConfig(**_pick(flags, DriverConfig))
         node_config = NodeConfig(**_pick(flags, NodeConfig))
-        findings = asyncio.run(command.reap(shared, node_config, dry_run=dry_run, settle=settle))
+        findings = threads.run(command.reap(shared, node_config, dry_run=dry_run, settle=settle))
     except ConfigurationError as error:
         _refuse(str(error))
     if as_json:
@@ -289,10 +243,9 @@ def _settings_of(context: click.Context, _: click.Parameter, process: int | None
     if process is None:
         return
     try:
-        content = Path(f"/proc/{process}/cmdline").read_bytes().rstrip(b"\0")
+        words = Path(f"/proc/{process}/cmdline").read_text().rstrip("\0").split("\0")
     except OSError as error:
         raise click.BadParameter(f"process {process}: {error.strerror}") from None
-    words = [os.fsdecode(word) for word in content.split(b"\0")]
     role = next((word for word in words[1:] if word in ("controller", "node", "all")), None)
     if role is None:
         raise click.BadParameter(f"process {process} is no driver: {' '.join(words)[:200]}")
@@ -330,8 +283,6 @@ def doctor_node(*, as_json: bool, **flags: Any) -> None:
             {"nvmeAddress": flags["nvme_address"], "nvmePort": flags["nvme_port"]}
         )
         nvme = (given.nvme_address, given.nvme_port) if given.nvme_address else None
-        if flags["rds_address"]:
-            check_host("--rds-address", flags["rds_address"])
         ssh = (flags["rds_address"], flags["rds_port"]) if flags["rds_address"] else None
         shared = DriverConfig(**_pick(flags, DriverConfig))
         of_node = NodeConfig(**_pick(flags, NodeConfig))
@@ -384,11 +335,7 @@ def _serve(flags: dict[str, Any], *, with_controller: bool, with_node: bool) -> 
     from rds_csi.telemetry import logs  # noqa: PLC0415
 
     logs.configure(level=flags["log_level"], style=flags["log_format"])
-    try:
-        status = driver.run(shared, of_controller, of_node)
-    except ConfigurationError as error:
-        _refuse(str(error))
-    sys.exit(status)
+    sys.exit(driver.run(shared, of_controller, of_node))
 
 
 def _controller_config(flags: dict[str, Any]) -> ControllerConfig:
@@ -397,8 +344,8 @@ def _controller_config(flags: dict[str, Any]) -> ControllerConfig:
         try:
             text = flags["rds_host_key_file"].read_text()
         except (OSError, ValueError) as error:
-            raise ConfigurationError(f"{_HOST_KEY_FILE}: {error}") from None
-        keys += _host_keys(_HOST_KEY_FILE, text)
+            raise ConfigurationError(f"--rds-host-key-file: {error}") from None
+        keys += _host_keys("--rds-host-key-file", text)
     return ControllerConfig(
         **_pick(
             flags,
@@ -420,14 +367,7 @@ def _host_keys(flag: str, text: str) -> tuple[str, ...]:
     """The lines that hold keys, each of which can be read."""
     from rds_csi.routeros.settings import trusted_keys  # noqa: PLC0415 - a node needs no SSH
 
-    if "PRIVATE KEY" in text:
-        raise ConfigurationError(
-            f"{flag}: a private key is given, and it is the RDS's public ones that are needed"
-        )
-    lines = [line.strip() for line in text.splitlines()]
-    keys = tuple(line for line in lines if line and not line.startswith("#"))
-    if not keys and flag == _HOST_KEY_FILE:
-        raise ConfigurationError(f"{flag}: no public key of the RDS is in it")
+    keys = tuple(line for line in text.splitlines() if line.strip() and line[0] != "#")
     try:
         if keys:
             trusted_keys(keys)

@@ -1,6 +1,5 @@
 """``rds-csi doctor node`` and ``rds-csi doctor rds``: look, show, and say by the exit status."""
 
-import asyncio
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +7,7 @@ from pathlib import Path
 import click
 from rich.console import Console
 
+from rds_csi import threads
 from rds_csi.config import ConfigurationError, ControllerConfig, DriverConfig, NodeConfig
 from rds_csi.doctor import node as node_checks
 from rds_csi.doctor import rds as rds_checks
@@ -36,7 +36,7 @@ def doctor_node(
         finally:
             await runner.close()
 
-    checks = asyncio.run(look())
+    checks = threads.run(look())
     _print(checks, (), for_programs=for_programs)
     return int(checks.failed)
 
@@ -56,7 +56,7 @@ def doctor_rds(
     """
     if report is not None:
         _write(report, "")
-    found = asyncio.run(rds_checks.examine(shared, controller, write=write))
+    found = threads.run(rds_checks.examine(shared, controller, write=write))
     if report is not None:
         _write(report, markdown(found, shared, controller, addresses=addresses, write=write))
     _print(found.checks, found.unknowns, for_programs=for_programs)

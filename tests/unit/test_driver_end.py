@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+import asyncssh
 import grpc
 import pytest
 
@@ -45,11 +46,6 @@ path = f"{root}/bin:{process.ENVIRONMENT['PATH']}"
 process.ENVIRONMENT = {**process.ENVIRONMENT, "PATH": path}
 Connector.__init__.__kwdefaults__["fabrics"] = Path(root, "fabrics")
 Sysfs.__init__.__defaults__ = (Path(root, "sys"),)
-if Path(root, "failing-disk").exists():
-    from rds_csi.staging import StagingStore
-    async def fail(store):
-        raise OSError(5, "Input/output error")
-    StagingStore._volumes = fail
 if unkillable:
     process.SubprocessRunner.__init__.__kwdefaults__["signal_group"] = lambda pid, number: None
 cli.main(arguments)
@@ -78,6 +74,18 @@ driver.Driver = Driver
 driver._CLOSE_BUDGET = 1.0
 config = DriverConfig(endpoint=Path(sys.argv[1]), cluster_id="test", drain_budget=1.0)
 sys.exit(driver.run(config, None, None))
+"""
+
+DEAD_DNS: Final = """
+import socket, sys, threading
+from rds_csi import cli
+
+def getaddrinfo(*question, **more):
+    print("asked for", question[0], flush=True)
+    threading.Event().wait()
+
+socket.getaddrinfo = getaddrinfo
+cli.main(sys.argv[1:])
 """
 
 NVME: Final = {
@@ -272,6 +280,36 @@ async def test_the_successor_of_a_hard_exit_serves(tmp_path: Path) -> None:
                 await asyncio.sleep(0.02)
 
 
+async def test_a_lookup_that_hangs_does_not_hold_the_end(tmp_path: Path) -> None:
+    """As with DNS servers that do not answer: the call in its thread cannot be broken off."""
+    key = asyncssh.generate_private_key("ssh-ed25519")
+    (tmp_path / "key").write_bytes(key.export_private_key())
+    (tmp_path / "key").chmod(0o600)
+    arguments = [
+        "controller",
+        f"--endpoint={tmp_path}/csi.sock",
+        "--cluster-id=test",
+        "--drain-budget=1",
+        "--rds-address=rds.example",
+        f"--rds-key-file={tmp_path}/key",
+        f"--rds-host-key={key.export_public_key().decode()}",
+        "--nvme-address=10.0.0.5",
+        "--volume-path=raid10/csi",
+    ]
+    async with (
+        started(tmp_path, DEAD_DNS, *arguments) as process,
+        grpc.aio.insecure_channel(f"unix:{process.socket}") as channel,
+    ):
+        call = channel.unary_unary("/csi.v1.Controller/GetCapacity", request_serializer=bytes)
+        asked = asyncio.ensure_future(call(csi.GetCapacityRequest(), timeout=60))
+        await until(lambda: "asked for rds.example" in (tmp_path / "log").read_text())
+        status, seconds = await process.end(within=30)
+        assert await code_of(asked) is grpc.StatusCode.UNAVAILABLE
+    assert status == 0, (tmp_path / "log").read_text()[-4000:]
+    assert seconds < 1 + _CLOSE_BUDGET
+    assert process.events()[-2:] == ["stopped", "calls that hang are left behind"]
+
+
 @pytest.mark.requirement("PIT-01")
 @pytest.mark.parametrize("behaviour", list(NVME))
 async def test_fifty_stages_under_way_do_not_hold_the_end(tmp_path: Path, behaviour: str) -> None:
@@ -288,7 +326,9 @@ async def test_fifty_stages_under_way_do_not_hold_the_end(tmp_path: Path, behavi
         left = [pid for connect in started_connects for pid in of_session(connect)]
     assert status == 0, (tmp_path / "log").read_text()[-4000:]
     assert set(codes) == {grpc.StatusCode.UNAVAILABLE}
-    assert bool(left) == (behaviour == "cannot be killed")
+    # One that cannot be killed is emulated by not doing it; the end of the event loop may do it.
+    assert left == [] or behaviour == "cannot be killed"
+    assert ("program cannot be killed" in process.events()) == (behaviour == "cannot be killed")
     assert process.records() == []
     assert not process.socket.exists()
     events = process.events()
@@ -389,7 +429,7 @@ async def test_clean_up_leaves_what_a_record_that_cannot_be_read_is_about(tmp_pa
 
 @pytest.mark.requirement("NODE-03")
 async def test_clean_up_that_fails_does_not_hold_up_the_start(tmp_path: Path) -> None:
-    (tmp_path / "failing-disk").touch()
+    (tmp_path / "state").write_text("not a directory")
     async with node(tmp_path, "refuses") as process:
         await until(lambda: "listening" in process.events())
         events = process.events()
