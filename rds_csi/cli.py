@@ -22,6 +22,7 @@ from rds_csi.config import (
     volume_defaults,
 )
 from rds_csi.errors import NotReady
+from rds_csi.telemetry.sink import occupy_standard_descriptors
 
 Command = TypeVar("Command", bound=Callable[..., Any])
 _EXIT_CONFIGURATION: Final = 2
@@ -147,6 +148,7 @@ _node_options = _options(
 @click.version_option(__version__, prog_name="rds-csi")
 def main() -> None:
     """Kubernetes CSI driver for MikroTik ROSE Data Server."""
+    occupy_standard_descriptors()
 
 
 @main.command()

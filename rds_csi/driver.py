@@ -201,6 +201,7 @@ def _exit_hard() -> None:
     """End the process with tasks still hanging: a successor heals what they leave."""
     hanging = sorted(task.get_name() for task in asyncio.all_tasks() if not task.done())
     log.critical("hard exit: these tasks do not end", tasks=hanging)
+    logs.drain()
     os._exit(_HUNG)
 
 

@@ -21,11 +21,12 @@ from prometheus_client import (
     disable_created_metrics,
     generate_latest,
 )
-from prometheus_client.core import GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from rds_csi import __version__
 from rds_csi.errors import Code
+from rds_csi.telemetry import logs
 
 _RPC_BUCKETS: Final = (0.01, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
@@ -60,6 +61,18 @@ class Metrics:
         )
         self._rpcs_in_flight = Gauge(
             "rds_csi_rpcs_in_flight", "Calls not answered yet.", ["rpc"], registry=registry
+        )
+        # A counter of theirs is written where it counts; this one is counted before there are any.
+        self.registry.register(
+            Read(
+                lambda: [
+                    CounterMetricFamily(
+                        "rds_csi_log_lines_dropped",
+                        "Log lines that were lost: no room, no reader, a full disk.",
+                        value=logs.dropped(),
+                    )
+                ]
+            )
         )
         self._crashes = Counter(
             "rds_csi_service_crashes",

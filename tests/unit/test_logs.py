@@ -168,3 +168,80 @@ def test_anything_can_be_logged_as_one_line(fields):
     structlog.get_logger().info("x", fields=fields)
     assert len(lines(out)) == 1
     assert out.getvalue().isascii()
+
+
+class Broken:
+    """Cannot be shown, in whatever way it is tried."""
+
+    def __repr__(self):
+        raise ValueError("no repr")
+
+    __str__ = __repr__
+
+
+class BrokenError(Exception):
+    def __str__(self):
+        raise ValueError("no text")
+
+
+class BrokenMapping(dict):
+    def items(self):
+        raise KeyError("no items")
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+@pytest.mark.parametrize(
+    "value",
+    [Broken(), [Broken()], {Broken(): 1}, {"a": {"b": Broken()}}, BrokenError(), (Broken(), 2)],
+    ids=["value", "in a list", "key", "deep", "error", "in a tuple"],
+)
+def test_a_value_that_cannot_be_shown_is_shown_as_such(out, style, value):
+    logs.configure(style=style, stream=out)
+    structlog.get_logger().info("stays", value=value)
+    assert "stays" in out.getvalue()
+    assert "that cannot be shown: ValueError" in out.getvalue()
+
+
+def test_a_line_that_cannot_be_made_is_counted_and_raises_nothing(out):
+    logs.configure(stream=out)
+    before = logs.dropped()
+    structlog.get_logger().info("lost", value=BrokenMapping(a=1))
+    logging.getLogger("grpclib").warning("%d", "no number")
+    logging.getLogger("asyncio").warning("lost %s", Broken())
+    assert logs.dropped() == before + 3
+    assert [line["event"] for line in lines(out)] == ["a log line could not be made"] * 3
+    assert [line["what"] for line in lines(out)] == ["lost", "%d", "lost %s"]
+    structlog.get_logger().info("goes on")
+    assert lines(out)[-1]["event"] == "goes on"
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_a_stream_that_fails_raises_nothing(style):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(28, "No space left on device")
+
+    logs.configure(style=style, stream=Full())
+    before = logs.dropped()
+    structlog.get_logger().error("x")
+    logging.getLogger("asyncssh").error("y")
+    assert logs.dropped() >= before + 2
+
+
+@pytest.mark.parametrize("style", ["json", "console"])
+def test_text_that_is_no_text_is_a_line(style, tmp_path, monkeypatch):
+    path = tmp_path / "log"
+    with path.open("w", encoding="ascii") as stream:
+        monkeypatch.setattr("sys.stderr", stream)
+        logs.configure(style=style)
+        structlog.get_logger().info("odd", name="a\udcff", other="ü")
+        logs.drain(10)
+    assert "odd" in path.read_text()
+    assert len(path.read_text(encoding="utf-8").splitlines()) == 1
+
+
+async def test_a_logger_changes_its_level_and_stays_guarded(out):
+    logs.configure(level="warning", stream=out)
+    logs.toggle_debug()
+    structlog.get_logger().debug("x", value=BrokenMapping(a=1))
+    assert lines(out)[-1]["what"] == "x"
