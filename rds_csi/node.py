@@ -24,6 +24,7 @@ from rds_csi.filesystem.options import mount_options
 from rds_csi.filesystem.paths import Paths
 from rds_csi.filesystem.usage import Usage
 from rds_csi.health import Severity
+from rds_csi.nodeops.contents import Contents
 from rds_csi.nodeops.handover import Handovers
 from rds_csi.nodeops.health import HealthCheck
 from rds_csi.nodeops.inspect import Inspector
@@ -96,8 +97,7 @@ class Node(csi.NodeBase):
             volumes=volumes,
             mounts=mounts,
             devices=devices,
-            formatter=Formatter(runner, devices),
-            grower=grower,
+            contents=Contents(formatter=Formatter(runner, devices), grower=grower, store=store),
             handovers=handovers,
             uses=uses,
             store=store,

@@ -36,15 +36,18 @@ class StagedVolume:
     """One volume.
 
     ``fs_type`` is empty for raw block. ``staging_path`` is empty when it is not staged and only
-    ``formatting`` has to be kept. ``read_only``: nobody on this node may write. ``formatting``
-    is the UUID of a file system whose ``mkfs`` was begun (:mod:`rds_csi.filesystem.format`);
-    it is removed before the first mount. ``targets`` are the published paths, each with whether
-    it is read-only.
+    ``formatting`` or ``lost`` has to be kept. ``read_only``: nobody on this node may write.
+    ``formatting`` is the UUID of a file system whose ``mkfs`` was begun
+    (:mod:`rds_csi.filesystem.format`); it is removed before the first mount. ``targets`` are the
+    published paths, each with whether it is read-only.
 
     ``generation`` is that of the volume's hand-overs under which it was connected and mounted
     (:mod:`rds_csi.nodeops.handover`); None where it is not known, as in records of versions that
     did not count them, which read these and drop the number. ``superseded`` is a later one that
     a call has named since.
+
+    ``lost`` is the file system that was on it and was not there any more when it was staged
+    (:mod:`rds_csi.nodeops.contents`); ``ungrown`` why its file system could not be grown.
     """
 
     volume: str
@@ -59,11 +62,19 @@ class StagedVolume:
     targets: tuple[tuple[str, bool], ...] = ()
     generation: int | None = None
     superseded: int | None = None
+    lost: str = ""
+    ungrown: str = ""
 
     @property
     def staged(self) -> bool:
-        """Whether it is more than the mark of an interrupted format."""
+        """Whether it is more than what has to be remembered of a format or a loss."""
         return bool(self.staging_path)
+
+    def unstaged(self) -> Self:
+        """What has to be remembered when it is not staged any more."""
+        return replace(
+            self, staging_path="", targets=(), generation=None, superseded=None, ungrown=""
+        )
 
     def target(self, path: str) -> bool | None:
         """Whether the target at ``path`` is read-only, or None for no such target."""
@@ -134,6 +145,8 @@ _FIELDS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "targets": lambda value: tuple(_target(each) for each in _list(value)),
     "generation": _perhaps,
     "superseded": _perhaps,
+    "lost": _text,
+    "ungrown": _text,
 }
 
 

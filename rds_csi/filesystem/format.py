@@ -6,7 +6,7 @@ it also of a device that it cannot read, and data needs no signature. So all of 
 * ``blkid -p`` ends with status 2 and prints nothing;
 * every sample of the device reads as zeros (:mod:`rds_csi.filesystem.probe`), past the page
   cache, and none fails to be read;
-* the device has exactly the size that the volume is expected to have;
+* the device is not smaller than the volume is expected to be (it may have grown since);
 * the volume was not made from a snapshot or another volume;
 * ``mkfs`` starts on the very device that was looked at, with its content still the same.
 
@@ -101,8 +101,8 @@ class Formatter:
     ) -> Examination:
         """Whether the device holds the file system wanted, or may be formatted.
 
-        ``size`` in bytes is what the device must have to be formatted (None: not known, so it is
-        not). ``mark`` is the UUID from the mark of an interrupted format, or empty.
+        ``size`` in bytes is what the device must have at least to be formatted (None: not known,
+        so it is not). ``mark`` is the UUID from the mark of an interrupted format, or empty.
 
         Raises :class:`NotBlank`, saying what was found, for anything else.
         """
@@ -226,16 +226,15 @@ def _require_size(device: Device, fs_type: str, found: int, size: int | None, vo
             volume=volume,
             advice="the PublishContext has no size: was it made by this driver's controller?",
         )
-    if found != size:
+    if found < size:
         raise NotBlank(
             f"{device.path} has {found} bytes instead of {size}; it is not formatted",
             volume=volume,
-            advice="if the volume was expanded meanwhile, detach it from the node and attach it "
-            "again",
+            advice="the RDS exports something else under this name, or less than was made",
         )
-    if fs_type == "xfs" and size < _MINIMUM_XFS:
+    if fs_type == "xfs" and found < _MINIMUM_XFS:
         raise NotBlank(
-            f"xfs needs at least {_MINIMUM_XFS // MIB} MiB, the volume has {size} bytes",
+            f"xfs needs at least {_MINIMUM_XFS // MIB} MiB, the volume has {found} bytes",
             volume=volume,
             advice="create a larger volume, or use ext4",
         )

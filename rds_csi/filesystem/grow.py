@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from rds_csi.errors import CommandFailed, Internal
+from rds_csi.errors import CommandFailed, Internal, Unavailable
 from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.mounts import Mount
 from rds_csi.process import Runner
@@ -36,11 +36,12 @@ class Grower:
     async def grow(self, device: Device, mount: Mount, *, volume: str) -> bool:
         """Grow the file system seen at the writable ``mount``; returns whether it had to be.
 
-        Raises :class:`Internal` where the file system is smaller than its device afterwards.
+        Raises :class:`Internal` where the file system is smaller than its device afterwards, and
+        :class:`Unavailable` where the device is gone.
         """
         size = self._devices.size(device.devno)
         if size is None:
-            raise Internal(f"{device.path} is gone", volume=volume)
+            raise Unavailable(f"{device.path} is gone", volume=volume)
         before = await self.size(device, mount, volume=volume)
         if size - before < _SLACK:
             return False

@@ -48,7 +48,7 @@ class HealthCheck:
         at_paths = [path for path in paths if path]
         if record is None and not look.controllers:
             raise PathNotFound("it is not on this node", volume=volume)
-        found = [*_of_connection(look), *_of_handover(record)]
+        found = [*_of_connection(look), *_of_record(record)]
         for path in at_paths:
             self._require_known(path, volume, look, record)
             found += self._at_path(path, look, record)
@@ -118,8 +118,17 @@ def _expected(path: str, record: StagedVolume | None) -> bool:
     return published or (bool(record.fs_type) and path == record.staging_path)
 
 
-def _of_handover(record: StagedVolume | None) -> Iterator[Ailment]:
-    if record is not None and record.superseded is not None:
+def _of_record(record: StagedVolume | None) -> Iterator[Ailment]:
+    if record is None:
+        return
+    if record.ungrown:
+        yield Ailment(
+            Severity.DEGRADED,
+            "NotGrown",
+            "its file system is smaller than its device and could not be grown; it is tried again "
+            f"when the volume is staged or expanded: {record.ungrown}",
+        )
+    if record.superseded is not None:
         known = "an unknown one" if record.generation is None else str(record.generation)
         yield Ailment(
             Severity.DEGRADED,

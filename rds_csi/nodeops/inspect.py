@@ -1,6 +1,7 @@
 """Measuring and growing a volume that is staged or published on this node."""
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 from rds_csi.errors import FailedPrecondition, PathNotFound, SizeOutOfRange, Unavailable
@@ -14,7 +15,7 @@ from rds_csi.nodeops.look import Look
 from rds_csi.nodeops.volumes import Initiator, Volumes
 from rds_csi.nvme.sysfs import Namespace
 from rds_csi.process import Runner
-from rds_csi.staging import StagingStore
+from rds_csi.staging import StagedVolume, StagingStore
 from rds_csi.volume import CapacityRange
 
 _ATTEMPTS: Final = 20
@@ -85,7 +86,8 @@ class Inspector:
         in_use = table.of_file_system(namespace.devno)
         if not shown and not (block and not in_use and paths.kind(path) != "absent"):
             raise PathNotFound(f"it is not at {path}", volume=volume)
-        await self._require_current(volume)
+        record = await self._store.read(volume)
+        _require_current(record, volume)
         namespace = await self._grown(nqn, capacity.required, volume)
         if capacity.limit and namespace.size > capacity.limit:
             raise SizeOutOfRange(
@@ -98,17 +100,9 @@ class Inspector:
             # Through the staging mount, if that is one: a published one may be of a directory.
             device = self._volumes.device(nqn, namespace)
             await self._grower.grow(device, writable[0], volume=volume)
+            if record is not None and record.ungrown:
+                await self._store.write(replace(record, ungrown=""))
         return namespace.size
-
-    async def _require_current(self, volume: str) -> None:
-        record = await self._store.read(volume)
-        if record is not None and record.superseded is not None:
-            raise FailedPrecondition(
-                f"it is not grown: it is mounted since generation {record.generation} of its "
-                f"hand-overs, and at {record.superseded} now",
-                volume=volume,
-                advice=RESTART,
-            )
 
     def shown(self, table: MountTable, path: str, namespace: Namespace) -> str:
         """What of the volume is at the path: ``file system``, ``device``, or nothing."""
@@ -142,4 +136,14 @@ class Inspector:
             f"its device still has {size} bytes instead of {required}",
             volume=volume,
             advice="the RDS does not report the new size yet; the next call looks again",
+        )
+
+
+def _require_current(record: StagedVolume | None, volume: str) -> None:
+    if record is not None and record.superseded is not None:
+        raise FailedPrecondition(
+            f"it is not grown: it is mounted since generation {record.generation} of its "
+            f"hand-overs, and at {record.superseded} now",
+            volume=volume,
+            advice=RESTART,
         )

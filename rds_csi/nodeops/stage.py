@@ -10,7 +10,6 @@ A raw block volume has nothing at its staging path: it is staged by being connec
 """
 
 from dataclasses import asdict, replace
-from uuid import uuid4
 
 import structlog
 
@@ -22,12 +21,11 @@ from rds_csi.errors import (
     VolumeInUse,
     VolumeMismatch,
 )
-from rds_csi.filesystem.devices import BlockDevices, Device
-from rds_csi.filesystem.format import Formatter, State
-from rds_csi.filesystem.grow import Grower
+from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import Mount, Mounts
 from rds_csi.filesystem.options import mount_options
 from rds_csi.filesystem.paths import kind
+from rds_csi.nodeops.contents import Contents
 from rds_csi.nodeops.handover import Handovers
 from rds_csi.nodeops.requests import Stage
 from rds_csi.nodeops.uses import Uses
@@ -48,8 +46,7 @@ class Stager:
         volumes: Volumes,
         mounts: Mounts,
         devices: BlockDevices,
-        formatter: Formatter,
-        grower: Grower,
+        contents: Contents,
         handovers: Handovers,
         uses: Uses,
         store: StagingStore,
@@ -58,8 +55,7 @@ class Stager:
         self._volumes = volumes
         self._mounts = mounts
         self._devices = devices
-        self._formatter = formatter
-        self._grower = grower
+        self._contents = contents
         self._handovers = handovers
         self._uses = uses
         self._store = store
@@ -77,6 +73,7 @@ class Stager:
             self._require_same_use(wanted, before, namespace)
         if await self._is_staged(wanted, before, namespace):
             await self._remember(wanted, before)
+            await self._grow_again(wanted, before, namespace)
             return
         self._require_xfs_unmounted(wanted, before)
         was_connected = wanted.target.nqn in self._volumes.nqns(wanted.volume)
@@ -87,7 +84,7 @@ class Stager:
             connected = await self._initiator.connect_with_retry(
                 wanted.target, wanted.config, volume=wanted.volume
             )
-            _require_size(wanted, connected)
+            connected = await self._sized(wanted, connected, was_connected=was_connected)
             if wanted.capability.access_type == "mount":
                 await self._mount(wanted, before, connected)
             else:
@@ -165,6 +162,26 @@ class Stager:
                     advice="stop the pods that use it; it is mounted anew when they start again",
                 )
 
+    async def _sized(
+        self, wanted: Stage, namespace: Namespace, *, was_connected: bool
+    ) -> Namespace:
+        """The namespace, if it is as large as the volume was when it was attached.
+
+        A larger one has grown since: whose it is, its NQN proves. A smaller one is not what was
+        made, and neither formatted nor used, whatever is on it.
+        """
+        if was_connected and wanted.size is not None and namespace.size < wanted.size:
+            await self._initiator.rescan(wanted.target.nqn, volume=wanted.volume)
+            namespace = self._initiator.find(wanted.target.nqn) or namespace
+        if namespace.size <= 0 or (wanted.size is not None and namespace.size < wanted.size):
+            raise FailedPrecondition(
+                f"{namespace.device} has {namespace.size} bytes, the volume should have "
+                f"{wanted.size or 'some'}",
+                volume=wanted.volume,
+                advice="the RDS exports something else under this name, or less than was made",
+            )
+        return namespace
+
     async def _mount(
         self, wanted: Stage, before: StagedVolume | None, namespace: Namespace
     ) -> None:
@@ -176,7 +193,7 @@ class Stager:
             )
         if not wanted.read_only:
             await self._devices.set_read_only(device, False, volume=wanted.volume)
-        await self._format(wanted, before, device)
+        await self._contents.ensure(wanted, before, device)
         # The mark of a format is gone for good before anybody can write a first byte. Written
         # always: "before" knows nothing of a mark that this call made.
         await self._store.write(wanted.record(before))
@@ -196,37 +213,22 @@ class Stager:
         if (mount.devno, mount.fs_type, mount.read_only) != asked:
             raise Internal(f"mounted was {mount} instead of {asked}", volume=wanted.volume)
         if not wanted.read_only:
-            await self._grower.grow(device, mount, volume=wanted.volume)
+            await self._contents.grow(wanted, device, mount)
 
-    async def _format(self, wanted: Stage, before: StagedVolume | None, device: Device) -> None:
-        """Make sure of the file system, making it where the device is proven blank."""
-        mark = before.formatting if before and before.nqn == wanted.target.nqn else ""
-        examination = await self._formatter.examine(
-            device,
-            wanted.capability.file_system,
-            size=wanted.size,
-            content_expected=wanted.content_expected,
-            mark=mark,
-            volume=wanted.volume,
-        )
-        if examination.state is State.READY:
+    async def _grow_again(
+        self, wanted: Stage, before: StagedVolume | None, namespace: Namespace | None
+    ) -> None:
+        """Grow what an earlier stage could not."""
+        if namespace is None or before is None or not before.ungrown or wanted.read_only:
             return
-        if wanted.read_only:
-            raise FailedPrecondition(
-                "it has no file system yet and is asked for read-only; it is not formatted",
-                volume=wanted.volume,
-                advice="use it writable once first",
-            )
-        # An xfs that mkfs left half made is known by the first mark's UUID: that one stays.
-        uuid = mark or str(uuid4())
-        await self._store.write(replace(wanted.record(), formatting=uuid))
-        await self._formatter.make(
-            device, wanted.capability.file_system, examination, uuid=uuid, volume=wanted.volume
-        )
+        device = self._volumes.device(wanted.target.nqn, namespace)
+        await self._contents.grow(wanted, device, self._mounts.at(wanted.path)[-1])
 
     async def _remember(self, wanted: Stage, before: StagedVolume | None) -> None:
         """Write down what is staged already, where the record does not say so."""
         record = wanted.record(before)
+        if before is not None:
+            record = replace(record, ungrown=before.ungrown)
         if before is not None and wanted.generation is None:
             # Of an older controller: what it was connected under stays known.
             record = replace(record, generation=before.generation, superseded=before.superseded)
@@ -255,10 +257,8 @@ class Stager:
                 mounted = self._mounts.at(wanted.path)
                 if mounted and mounted[-1].devno == namespace.devno:
                     await self._mounts.unmount(wanted.path, volume=wanted.volume)
-            if not was_connected and not (
-                namespace is not None and self._mounts.of_file_system(namespace.devno)
-            ):
-                await self._initiator.disconnect(wanted.target.nqn, volume=wanted.volume)
+            if not was_connected:
+                await self._uses.disconnect(wanted.volume, {wanted.target.nqn})
             if before is None or not before.staged:
                 await self._forget(wanted.volume)
         except (DriverError, OSError) as error:
@@ -266,10 +266,15 @@ class Stager:
             raise not_undone(failure, error, wanted.volume) from error
 
     async def _forget(self, volume: str) -> None:
-        """Delete the record, but never the mark of a format: it alone explains what is there."""
+        """Delete the record, but never the mark of a format: it alone explains what is there.
+
+        Nor that a file system was lost: else the next stage would format what is there now.
+        """
         record = await self._store.read(volume)
-        if record is not None and record.formatting:
-            bare = replace(record, staging_path="", targets=(), generation=None, superseded=None)
+        if record is not None and (record.formatting or record.lost):
+            bare = replace(
+                record, staging_path="", targets=(), generation=None, superseded=None, ungrown=""
+            )
             await self._store.write(bare)
         else:
             await self._store.delete(volume)
@@ -326,14 +331,4 @@ def _require_same_mount(wanted: Stage, before: StagedVolume | None, mount: Mount
             volume=wanted.volume,
             advice="see the node's kernel log; stop the pods that use the volume, so that it is "
             "unmounted, and check it with fsck.ext4 or xfs_repair",
-        )
-
-
-def _require_size(wanted: Stage, namespace: Namespace) -> None:
-    if namespace.size <= 0 or (wanted.size is not None and namespace.size < wanted.size):
-        raise FailedPrecondition(
-            f"{namespace.device} has {namespace.size} bytes, the volume should have "
-            f"{wanted.size or 'some'}",
-            volume=wanted.volume,
-            advice="the RDS exports something else under this name, or less than was made",
         )

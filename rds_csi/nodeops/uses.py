@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable
 
-from rds_csi.errors import Internal
+from rds_csi.errors import Internal, VolumeInUse
 from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.nodeops.volumes import Initiator, Volumes
@@ -35,17 +35,25 @@ class Uses:
         return sorted(points)
 
     async def disconnect(self, volume: str, nqns: Iterable[str]) -> None:
-        """Take the connections down; returns when none of the volume is left.
+        """Take the connections down; returns when they are proven gone.
 
-        Raises :class:`VolumeInUse` where the kernel says that something holds a device.
+        Raises :class:`VolumeInUse` where something here still shows a device, or the kernel says
+        that something out of sight holds it.
         """
         names = sorted(nqns)
         for nqn in names:
-            if (found := self._initiator.find(nqn)) is not None:
-                device = self._volumes.device(nqn, found)
-                await self._devices.require_unclaimed(device, volume=volume)
+            if (found := self._initiator.find(nqn)) is None:
+                continue
+            if places := self.of([found]):
+                raise VolumeInUse(
+                    f"it is still mounted at {', '.join(places[:5])}",
+                    volume=volume,
+                    advice="unmount it there first",
+                )
+            device = self._volumes.device(nqn, found)
+            await self._devices.require_unclaimed(device, volume=volume)
         for nqn in names:
             await self._initiator.disconnect(nqn, volume=volume)
-        left = self._volumes.nqns(volume)
+        left = self._volumes.nqns(volume).intersection(names)
         if left:
             raise Internal(f"still connected: {', '.join(sorted(left))}", volume=volume)

@@ -180,8 +180,8 @@ async def test_a_single_byte_in_a_sample_is_enough(
         await examine(formatter, device)
 
 
-@pytest.mark.parametrize("size", [SIZE - 512, SIZE + MIB, None])
-async def test_a_wrong_or_unknown_size_is_refused(
+@pytest.mark.parametrize("size", [SIZE + 512, SIZE + MIB, None])
+async def test_a_smaller_size_or_an_unknown_one_is_refused(
     formatter: Formatter, device: Device, size: int | None
 ) -> None:
     with pytest.raises(NotBlank, match="size it should have" if size is None else str(SIZE)):

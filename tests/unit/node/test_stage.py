@@ -23,8 +23,8 @@ from rds_csi.errors import (
 from rds_csi.process import Result
 from rds_csi.rpc.operations import Operations
 from rds_csi.volume import AccessMode
-from tests.unit.fakes.mounts import Entry
-from tests.unit.fakes.node_host import FakeHost
+from tests.unit.fakes.mounts import DEVTMPFS, Entry
+from tests.unit.fakes.node_host import FakeHost, SteppedStore
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
 
 OTHER = "pvc-ffffffffffffffffffffffffffff"
@@ -54,6 +54,15 @@ def record(host: FakeHost) -> dict[str, object]:
     found = json.loads((host.state / f"{VOLUME}.json").read_text())
     assert isinstance(found, dict)
     return found
+
+
+def reboot(host: FakeHost) -> None:
+    """Connections and mounts are gone, records are not."""
+    for entry in host.table.entries[2:]:
+        host.table.entries.remove(entry)
+    host.table._write()
+    for each in list(host.connections):
+        host.unplug(each)
 
 
 @pytest.mark.parametrize("fs_type", ["", "ext4", "xfs"])
@@ -106,18 +115,6 @@ async def test_a_lost_mount_is_mounted_again(calls: Calls, host: FakeHost) -> No
     await calls.stage()
     assert host.table.points() == [str(calls.stage_path)]
     assert host.formats == 1
-
-
-async def test_the_mark_of_a_format_goes_although_the_record_was_the_same_before(
-    calls: Calls, host: FakeHost
-) -> None:
-    await calls.stage()
-    host.table.run(["umount", str(calls.stage_path)])
-    host.unplug(nqn(VOLUME), orderly=True)
-    calls.create()
-    await calls.stage()
-    assert host.formats == 2
-    assert record(host)["formatting"] == ""
 
 
 async def test_a_device_the_kernel_gave_up_is_replaced(calls: Calls, host: FakeHost) -> None:
@@ -182,7 +179,6 @@ async def test_another_device_at_the_staging_path_is_left_alone(
         ("crypto_LUKS", {}, "crypto_LUKS"),
         ("xfs", {}, "xfs, not ext4"),
         ("half", {}, "no signature"),
-        ("blank", {"size": SIZE + 1024**2}, "instead of"),
         ("blank", {"readable": False}, "cannot be read"),
     ],
 )
@@ -207,18 +203,38 @@ async def test_without_its_size_it_is_not_formatted_but_used(calls: Calls, host:
     await calls.but(published=context).stage()
 
 
-async def test_a_device_smaller_than_the_volume_is_not_used(calls: Calls, host: FakeHost) -> None:
-    calls.create("ext4").size = SIZE - 512
-    with pytest.raises(FailedPrecondition, match="the volume should have"):
-        await calls.stage()
+@pytest.mark.parametrize("content", ["blank", "ext4"])
+@pytest.mark.parametrize("block", [True, False])
+async def test_a_device_smaller_than_the_volume_is_not_used(
+    calls: Calls, host: FakeHost, content: str, block: bool
+) -> None:
+    calls.create(content).size = SIZE - 512
+    with pytest.raises(FailedPrecondition, match="the volume should have") as caught:
+        await calls.but(block=block).stage()
+    assert caught.value.code is Code.FAILED_PRECONDITION
+    assert calls.disk.content == content
     assert host.leaks() == []
 
 
-async def test_a_volume_that_grew_while_nobody_had_it_is_grown(calls: Calls) -> None:
-    disk = calls.create("ext4")
+async def test_a_connection_of_before_is_asked_for_its_size_again(
+    calls: Calls, host: FakeHost
+) -> None:
+    """Attached again after it has grown, and the target did not tell who was connected."""
+    calls.create("ext4").size = SIZE // 2
+    host._plug(nqn(VOLUME))
+    calls.disk.size = SIZE
+    await calls.stage()
+    assert host.connections[nqn(VOLUME)].name == "nvme1n1"
+    assert host.connections[nqn(VOLUME)].size == SIZE
+
+
+@pytest.mark.parametrize("content", ["blank", "ext4"])
+async def test_a_volume_that_grew_since_it_was_attached_starts(calls: Calls, content: str) -> None:
+    """The PublishContext has the size of the attach; there may have been an expansion since."""
+    disk = calls.create(content)
     disk.size = 2 * SIZE
     await calls.stage()
-    assert disk.fs_size == 2 * SIZE
+    assert (disk.content, disk.fs_size) == ("ext4", 2 * SIZE)
 
 
 @pytest.mark.parametrize(
@@ -285,15 +301,64 @@ async def test_a_failed_connect_leaves_nothing(calls: Calls, host: FakeHost) -> 
     assert host.leaks() == []
 
 
-@pytest.mark.parametrize("program", ["blkid", "probe", "mount", "dumpe2fs"])
+@pytest.mark.parametrize("program", ["blkid", "mount"])
 async def test_a_failure_at_any_program_leaves_nothing(
     calls: Calls, host: FakeHost, program: str
 ) -> None:
-    calls.create("ext4" if program == "dumpe2fs" else "blank")
     host.refusals[program] = Result(1, "", "it does not work")
     with pytest.raises(DriverError, match="it does not work"):
         await calls.stage()
     assert host.leaks() == []
+    host.refusals.clear()
+    await calls.stage()
+
+
+async def test_what_was_on_record_before_a_failed_stage_stays(calls: Calls, host: FakeHost) -> None:
+    """After a reboot: the record alone knows that the volume was formatted, and its targets."""
+    await calls.stage()
+    await calls.publish()
+    reboot(host)
+    before = record(host)
+    host.refusals["mount"] = Result(32, "", "it does not work")
+    with pytest.raises(FailedPrecondition, match="it does not work"):
+        await calls.stage()
+    assert host.connections == {}
+    assert record(host) == before
+
+
+@pytest.mark.parametrize("where", ["mounted", "published", "out of sight"])
+@pytest.mark.parametrize("block", [False, True])
+async def test_a_failure_does_not_disconnect_what_is_used_elsewhere_by_then(
+    calls: Calls, host: FakeHost, monkeypatch: pytest.MonkeyPatch, block: bool, where: str
+) -> None:
+    """An administrator was faster between our connect and what failed then."""
+
+    async def fail(_store: object, _staged: object) -> None:
+        if where == "out of sight":
+            host.claimed.add("nvme1n1")
+        else:
+            device, node = ((259, 1), "/") if where == "mounted" else (DEVTMPFS, "/nvme1n1")
+            host.table.entries.append(
+                Entry(device, node, "/mnt/rescue", ("rw",), "ext4", "/dev/nvme1n1", {"mode": "rw"})
+            )
+            host.table._write()
+        raise OSError("no space left on device")
+
+    calls.create("ext4")
+    monkeypatch.setattr(SteppedStore, "write", fail)
+    said = "mounted in another" if where == "out of sight" else "/mnt/rescue"
+    with pytest.raises(NotUndone, match=f"no space left.*{said}"):
+        await calls.but(block=block).stage()
+    assert list(host.connections) == [nqn(VOLUME)]
+
+
+async def test_what_cannot_be_asked_whether_it_is_held_stays_connected(
+    calls: Calls, host: FakeHost
+) -> None:
+    host.refusals["probe"] = Result(1, "", "it does not work")
+    with pytest.raises(NotUndone, match=r"cannot be read.*could not be undone"):
+        await calls.stage()
+    assert list(host.connections) == [nqn(VOLUME)]
     host.refusals.clear()
     await calls.stage()
 
