@@ -56,13 +56,16 @@ parameters:
 {rows}
 
 The connection parameters (from `ctrlLossTmo` on) travel in the VolumeContext and become options of
-`nvme connect`. They are never written into sysfs afterwards. What the kernel does where one is
-left to it is measured in [kernel-defaults.md](kernel-defaults.md).
+`nvme connect`. They are never written into sysfs afterwards, but each is read back from there: a
+connection that came out otherwise is an error that names the setting, and is taken down again. Of
+queues and their entries a target may grant fewer; that is logged. What the kernel does where one
+is left to it is measured in [kernel-defaults.md](kernel-defaults.md).
 
 **A changed value counts for new connections only.** A StorageClass's parameters become part of a
 PersistentVolume when it is made, and cannot be changed there; a new class makes new volumes. Where
-a volume's context does change, its live connection keeps what it was made with: the next stage
-after an unstage, that is the next first pod on a node, takes the new ones.
+a volume's context does change, its live connection keeps what it was made with, and the log names
+what differs: the next stage after an unstage, that is the next first pod on a node, takes the new
+ones.
 
 ## What is not a parameter
 

@@ -290,7 +290,7 @@ KEYS: Final[Mapping[str, Key]] = {
     ),
     "fastIoFailTmo": Key(
         f"0 to {MAXIMUM_TIMER}",
-        "seconds of outage after which waiting I/O fails; absent: it waits as long as it takes",
+        "seconds of outage after which waiting I/O fails (0 is as 1); absent: as long as it takes",
         "The application gets errors instead of waiting, while the kernel goes on reconnecting. "
         "A file system that met one stays read-only or shut down until the pod is started anew. "
         "For applications that have another copy to turn to; not beyond ctrlLossTmo.",

@@ -1,8 +1,10 @@
 """What ``nvme connect`` is told, and which names are ours.
 
-The options are those that nvme-cli 2.3 (Debian 12) and 2.13 (Debian 13) both know. One setting
-has no option in 2.3: ``fast_io_fail_tmo``. Both versions read it from a JSON file (``-J``,
-see ``nvme-connect(1)`` and the configuration schema of libnvme), so it goes that way.
+Every setting is an option, and nothing is told by file where that can be helped: nvme-cli from
+2.11 on takes *all* settings from the file of ``-J`` and none from the options (with ``-J none``
+it connects nothing and says 0), and 3 has another format. But for ``fast_io_fail_tmo`` 2.3
+(Debian 12) has no option. So the option is tried first; where it is not known, a file says it,
+and all the rest as well. What came of it, :mod:`.settings` proves.
 """
 
 import json
@@ -11,17 +13,50 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Final
 
+from rds_csi.errors import CommandFailed
 from rds_csi.nvme.host import HostIdentity
+from rds_csi.nvme.messages import says_unknown_option
 from rds_csi.parameters import ConnectionConfig, Target
+from rds_csi.process import Runner
 from rds_csi.volume import is_volume_id
 
 TRANSPORT: Final = "tcp"
+VERBOSE: Final = "-v"
+"""Without it, nvme-cli from 2.11 on keeps the kernel's errno to itself."""
+_INT: Final = 2**31
+
+
+async def run_connect(
+    runner: Runner,
+    target: Target,
+    config: ConnectionConfig,
+    host: HostIdentity,
+    *,
+    timeout: float,  # noqa: ASYNC109 - the deadline ends a program, not a coroutine
+    volume: str,
+) -> None:
+    """Run ``nvme connect`` in the way that the installed nvme-cli understands.
+
+    Raises what the runner raises. An option that is not known is refused before anything is done.
+    """
+    args = ["nvme", *connect_arguments(target, config, host), VERBOSE]
+    if config.fast_io_fail_tmo is None:
+        await runner.run(args, timeout=timeout, volume=volume)
+        return
+    fast = ["-F", str(kernel_fast_io_fail_tmo(config))]
+    try:
+        await runner.run([*args, *fast], timeout=timeout, volume=volume)
+    except CommandFailed as error:
+        if not says_unknown_option(error, "-F"):
+            raise
+        with connect_file(target, config, host) as file:
+            await runner.run([*args, *file], timeout=timeout, volume=volume)
 
 
 def connect_arguments(
     target: Target, config: ConnectionConfig, host: HostIdentity | None
 ) -> list[str]:
-    """The arguments of ``nvme``, beginning with ``connect``.
+    """The arguments of ``nvme``, beginning with ``connect``; ``fast_io_fail_tmo`` is not in them.
 
     A timer at the value that means "the kernel's own" is left out: 0 for ``ctrl_loss_tmo`` and
     ``keep_alive_tmo``. -1 for ``ctrl_loss_tmo`` never gives up. Host NQN and host id go
@@ -30,7 +65,7 @@ def connect_arguments(
     arguments = ["connect", "-t", TRANSPORT, "-a", target.address, "-s", str(target.port)]
     arguments += ["-n", target.nqn]
     if config.ctrl_loss_tmo != 0:
-        arguments += ["-l", str(config.ctrl_loss_tmo)]
+        arguments += ["-l", str(kernel_ctrl_loss_tmo(config))]
     if config.reconnect_delay > 0:
         arguments += ["-c", str(config.reconnect_delay)]
     if config.keep_alive_tmo > 0:
@@ -44,16 +79,37 @@ def connect_arguments(
     return arguments
 
 
+def kernel_ctrl_loss_tmo(config: ConnectionConfig) -> int:
+    """The number that the kernel is told, which is less only where it would count wrongly.
+
+    It rounds up to attempts in ``int``, and so near 2**31 gets a negative number of them: a
+    connection that gives up at the first outage (seen with 2147483647 and a delay of 5).
+    """
+    return min(config.ctrl_loss_tmo, _INT - max(config.reconnect_delay, 1))
+
+
+def kernel_fast_io_fail_tmo(config: ConnectionConfig) -> int:
+    """The number that the kernel is told, where there is one: no nvme-cli hands on a 0."""
+    return max(config.fast_io_fail_tmo or 0, 1)
+
+
 def connect_json(target: Target, config: ConnectionConfig, host: HostIdentity) -> str:
-    """The settings for which there is no option, as ``-J`` reads them; empty if there are none."""
-    if config.fast_io_fail_tmo is None:
-        return ""
+    """All settings as ``-J`` of nvme-cli 2 reads them."""
+    settings = {
+        "ctrl_loss_tmo": kernel_ctrl_loss_tmo(config),
+        "reconnect_delay": config.reconnect_delay,
+        "keep_alive_tmo": config.keep_alive_tmo,
+        "nr_io_queues": config.nr_io_queues,
+        "queue_size": config.queue_size,
+    }
     port = {
         "transport": TRANSPORT,
         "traddr": target.address,
         "trsvcid": str(target.port),
-        "fast_io_fail_tmo": config.fast_io_fail_tmo,
+        **{name: value for name, value in settings.items() if value != 0},
     }
+    if config.fast_io_fail_tmo is not None:
+        port["fast_io_fail_tmo"] = kernel_fast_io_fail_tmo(config)
     subsystem = {"nqn": target.nqn, "ports": [port]}
     return json.dumps([{"hostnqn": host.nqn, "hostid": host.hostid, "subsystems": [subsystem]}])
 
@@ -66,13 +122,9 @@ def connect_file(
 
     The file is in memory: nothing is left behind, and a read-only root does not matter.
     """
-    text = connect_json(target, config, host)
-    if not text:
-        yield []
-        return
     descriptor = os.memfd_create("nvme-connect")
     try:
-        os.write(descriptor, text.encode())
+        os.write(descriptor, connect_json(target, config, host).encode())
         yield ["-J", f"/proc/{os.getpid()}/fd/{descriptor}"]
     finally:
         os.close(descriptor)

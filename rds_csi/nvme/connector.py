@@ -8,8 +8,9 @@ How it keeps its promises:
 * **Never another's.** Only controllers of an NQN of our form *and* with our host NQN are taken
   down, by a write that proves both on the very directory it writes in (:mod:`.removal`).
 * **Never in use.** Nothing that is mounted or held is taken down.
-* **Never a lie.** A volume is connected when its device answered a read, and disconnected when
-  its controllers are gone from sysfs: ``nvme disconnect`` ends with 0 also where it did nothing.
+* **Never a lie.** A volume is connected when its device answered a read and each setting of the
+  new connection was read back (:mod:`.settings`), and disconnected when its controllers are gone
+  from sysfs: ``nvme disconnect`` ends with 0 also where it did nothing.
 
 A controller of ours at another address than asked for: while it is live it is used as it is,
 for it reaches the same subsystem, and a second connection would be a second way to write. If it
@@ -40,12 +41,13 @@ from rds_csi.errors import (
     Unavailable,
     VolumeInUse,
 )
-from rds_csi.nvme.connection import connect_arguments, connect_file, is_our_nqn
+from rds_csi.nvme.connection import is_our_nqn, run_connect
 from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.locks import NqnLocks
 from rds_csi.nvme.messages import MODPROBE, connect_error, says_already_connected
 from rds_csi.nvme.readiness import DeviceNumber, Readiness, Timings, device_number
 from rds_csi.nvme.removal import Remover
+from rds_csi.nvme.settings import Settings
 from rds_csi.nvme.sysfs import Controller, Namespace, Sysfs
 from rds_csi.parameters import ConnectionConfig, Target
 from rds_csi.process import Runner
@@ -97,6 +99,7 @@ class Connector:
         self._limit = asyncio.Semaphore(limit)
         self._locks = NqnLocks()
         self._connecting: Counter[str] = Counter()
+        self._settings = Settings(sysfs, host)
         self._remover = Remover(runner, sysfs, host, in_use=in_use, timings=timings)
         self._readiness = Readiness(
             runner, sysfs, host, timings=timings, number_of=number_of, rescan=self._rescan
@@ -119,7 +122,8 @@ class Connector:
     ) -> Namespace:
         """Connect once, or find connected; returns when the device has answered a read.
 
-        The settings count for a new connection only. Raises :class:`ConnectFailed` (transient),
+        The settings count for a new connection only, and each is read back; what is otherwise
+        about one that stands is logged. Raises :class:`ConnectFailed` (transient),
         :class:`ConnectRejected`, :class:`NotReady`, :class:`NotOurs`, :class:`VolumeInUse`.
         """
         self._check_ours(target.nqn, volume)
@@ -127,6 +131,10 @@ class Connector:
             made = await self._ensure_connection(target, config, volume)
             try:
                 namespace = await self._readiness.usable(target.nqn, volume)
+                if made:
+                    self._settings.require(self._own(target.nqn), target, config, volume=volume)
+                else:
+                    self._settings.compare(self._own(target.nqn), config, volume=volume)
             except CommandStuck:
                 raise
             except DriverError:
@@ -281,20 +289,27 @@ class Connector:
         """Whether it was this call that connected."""
         if not self._fabrics.exists():
             raise NotReady(f"{self._fabrics} does not exist", volume=volume, advice=MODPROBE)
-        args = ["nvme", *connect_arguments(target, config, self._host)]
         self._check_others(target.nqn, volume, refused=False)
         async with self._limit:
             try:
-                with connect_file(target, config, self._host) as extra:
-                    await self._runner.run(
-                        [*args, *extra], timeout=self._timings.connect, volume=volume
-                    )
+                await run_connect(
+                    self._runner,
+                    target,
+                    config,
+                    self._host,
+                    timeout=self._timings.connect,
+                    volume=volume,
+                )
             except CommandFailed as error:
-                if says_already_connected(error):
-                    if not self._own(target.nqn):
-                        self._check_others(target.nqn, volume, refused=True)
-                    log.info("already connected", nqn=target.nqn, volume=volume)
-                    return False
+                faster = says_already_connected(error)
+                if self._own(target.nqn):
+                    # Or it connected and failed at something else: then it is proven like any.
+                    log.info(
+                        "connected all the same", nqn=target.nqn, volume=volume, why=error.what
+                    )
+                    return not faster
+                if faster:
+                    self._check_others(target.nqn, volume, refused=True)
                 raise connect_error(
                     error, target, transport=self._sysfs.has_transport(), volume=volume
                 ) from error

@@ -107,6 +107,10 @@ class Sysfs:
         """The directory of a controller."""
         return self._class / "nvme" / controller
 
+    def read(self, controller: str, attribute: str) -> str:
+        """An attribute of a controller; empty where the kernel shows none."""
+        return _read(f"{self._class}/nvme/{controller}/{attribute}")
+
     def has_transport(self) -> bool:
         """Whether the kernel module for NVMe/TCP is there."""
         return (self._class.parent / "module" / "nvme_tcp").is_dir()

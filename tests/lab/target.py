@@ -48,6 +48,10 @@ class Target:
             file.truncate(size)
         (self._namespace / "revalidate_size").write_text("1")
 
+    def admit_nobody(self) -> None:
+        """Only hosts on the list are let in from now on, and it is empty."""
+        (self._subsystem / "attr_allow_any_host").write_text("0")
+
     def stop(self) -> None:
         self._link.unlink(missing_ok=True)
         self._port.rmdir()

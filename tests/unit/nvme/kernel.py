@@ -6,6 +6,7 @@ import random
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from rds_csi.errors import CommandFailed
 from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.readiness import Timings
@@ -21,6 +22,8 @@ PREFIX = "nqn.2000-02.com.mikrotik"
 A = f"{PREFIX}:pvc-" + "a" * 28
 B = f"{PREFIX}:pvc-" + "b" * 28
 TARGET = Target("192.0.2.1", 4420, A)
+VALUED = ("-l", "-c", "-k", "-F", "-J", "--nr-io-queues", "--queue-size")
+"""Options of ``nvme connect`` that have a value, but for those of the address."""
 READ_OK = Result(0, "", "1+0 records in\n1+0 records out\n")
 
 
@@ -34,8 +37,12 @@ class Kernel:
     size: int | None = 64 << 20
     state: str = "live"
     events: list[str] = field(default_factory=list)
+    option: bool = True
+    """Whether this nvme-cli has ``-F``; without it, it is 2.3 and reads settings by file."""
     json: list[object] = field(default_factory=list)
     """What ``-J`` files said."""
+    granted: dict[str, str] = field(default_factory=dict)
+    """What the next connections show in spite of what they asked for."""
 
     def __post_init__(self) -> None:
         self.fabrics = self.tree.root / "nvme-fabrics"
@@ -73,9 +80,17 @@ class Kernel:
         return self.runner.on("sh", "-c", effect=self.write, takes=takes)
 
     def connect(self, call: Call) -> None:
-        if "-J" in call.args:
-            self.json.append(json.loads(Path(option(call, "-J")).read_text()))
-        self.tree.connect(
+        given = {name: option(call, name) for name in VALUED if name in call.args}
+        if "-F" in given and not self.option:
+            raise CommandFailed(
+                "nvme failed", returncode=1, stderr="connect: unrecognized option '-F'\nUsage: …"
+            )
+        if "-J" in given:
+            assert not self.option, "nvme-cli from 2.11 on takes all settings from the file alone"
+            (host,) = said = json.loads(Path(given["-J"]).read_text())
+            self.json.append(said)
+            given["-F"] = str(host["subsystems"][0]["ports"][0]["fast_io_fail_tmo"])
+        name = self.tree.connect(
             option(call, "-n"),
             hostnqn=option(call, "-q"),
             hostid=option(call, "-I"),
@@ -84,6 +99,8 @@ class Kernel:
             state=self.state,
             size=self.size,
         )
+        for attribute, value in {**shown(given), **self.granted}.items():
+            self.tree.set(name, attribute, value)
 
     def write(self, call: Call) -> None:
         directory, nqn, hostnqn, attribute = call.args[-4:]
@@ -107,6 +124,19 @@ class Kernel:
             for call in self.runner.asked("sh", "-c")
             if call.args[-1] == attribute
         ]
+
+
+def shown(given: dict[str, str]) -> dict[str, str]:
+    """What the kernel shows for the options of a connect (drivers/nvme/host/fabrics.c)."""
+    loss, delay = int(given.get("-l", "600")), int(given.get("-c", "10"))
+    return {
+        "ctrl_loss_tmo": "off" if loss < 0 else str(-(-loss // delay) * delay),
+        "reconnect_delay": str(delay),
+        "fast_io_fail_tmo": given.get("-F", "off"),
+        "kato": given.get("-k", "5"),
+        "queue_count": str(int(given.get("--nr-io-queues", "4")) + 1),
+        "sqsize": str(int(given.get("--queue-size", "128")) - 1),
+    }
 
 
 def option(call: Call, name: str) -> str:

@@ -85,10 +85,26 @@ def test_host_nqn_only_if_there_is_one_and_never_without_its_id() -> None:
     assert arguments[arguments.index("-I") + 1] == HOST.hostid
 
 
-def test_no_file_unless_a_setting_needs_one() -> None:
-    assert connect_json(TARGET, ConnectionConfig(), HOST) == ""
-    with connect_file(TARGET, ConnectionConfig(), HOST) as arguments:
-        assert arguments == []
+@pytest.mark.parametrize(
+    ("loss", "delay", "told"),
+    [
+        (-1, 5, -1),
+        (600, 5, 600),
+        (2**31 - 5, 5, 2**31 - 5),
+        (2**31 - 1, 5, 2**31 - 5),
+        (2**31 - 1, 1, 2**31 - 1),
+        (2**31 - 1, 2**31 - 1, 1),
+        (600, 2**31 - 1, 1),
+    ],
+)
+def test_the_kernel_is_never_told_so_much_that_it_counts_wrongly(
+    loss: int, delay: int, told: int
+) -> None:
+    """It computes (loss + delay - 1) / delay attempts in 32 bits with a sign."""
+    config = ConnectionConfig(ctrl_loss_tmo=loss, reconnect_delay=delay)
+    arguments = connect_arguments(TARGET, config, None)
+    assert arguments[arguments.index("-l") + 1] == str(told)
+    assert told + delay - 1 < 2**31
 
 
 def test_the_file_is_there_while_it_is_needed() -> None:
@@ -99,7 +115,8 @@ def test_the_file_is_there_while_it_is_needed() -> None:
         assert file.read_text() == file.read_text() == connect_json(TARGET, config, HOST)
     assert not file.exists()
     (host,) = json.loads(connect_json(TARGET, config, HOST))
-    assert host["subsystems"][0]["ports"][0]["fast_io_fail_tmo"] == 0
+    # Nobody hands on a 0.
+    assert host["subsystems"][0]["ports"][0]["fast_io_fail_tmo"] == 1
 
 
 @pytest.mark.parametrize(

@@ -37,6 +37,11 @@ TIMED_OUT = (
     "Failed to write to /dev/nvme-fabrics: Connection timed out\n"
     "could not add new controller: failed to write to nvme-fabrics device\n"
 )
+FABRICS = (
+    "Failed to open /dev/nvme-fabrics: {}\n"
+    'option "transport" ignored\n'
+    "could not add new controller: failed to open nvme-fabrics device\n"
+)
 INVALID = (
     "Failed to write to /dev/nvme-fabrics: Invalid argument\n"
     "could not add new controller: invalid arguments/configuration\n"
@@ -130,6 +135,33 @@ async def test_already_connected_by_somebody_else_is_not_undone(kernel: Kernel) 
     with pytest.raises(ConnectFailed, match="did not appear"):
         await kernel.connector().connect(TARGET)
     assert kernel.tree.controllers() == ["nvme0"]
+
+
+@pytest.mark.parametrize("status", [1, 17, -9])
+async def test_a_failure_without_a_word_means_look_again(kernel: Kernel, status: int) -> None:
+    """nvme-cli 3.1 finds "already connected" so."""
+    kernel.works()
+    kernel.runner.forget()
+    kernel.reads()
+    kernel.runner.on(
+        "nvme", error=CommandFailed("nvme failed", returncode=status), effect=kernel.connect
+    )
+    assert (await kernel.connector().connect(TARGET)).device.name == "nvme0n1"
+
+
+async def test_a_connect_that_failed_after_it_connected_is_proven_like_any(kernel: Kernel) -> None:
+    """nvme-cli looks its controller up afterwards; what it left is no stranger's."""
+    kernel.reads()
+    kernel.removes()
+    kernel.granted = {"ctrl_loss_tmo": "600"}
+    kernel.runner.on(
+        "nvme",
+        error=CommandFailed("nvme failed", returncode=1, stderr="failed to lookup controller\n"),
+        effect=kernel.connect,
+    )
+    with pytest.raises(ConnectRejected, match="ctrl_loss_tmo is 600"):
+        await kernel.connector().connect(TARGET)
+    assert kernel.tree.controllers() == []
 
 
 async def test_waits_for_the_namespace_and_asks_for_a_rescan(kernel: Kernel) -> None:
@@ -253,6 +285,25 @@ async def test_a_read_that_hangs_keeps_nobody_from_disconnecting(kernel: Kernel)
             False,
             "modprobe nvme-tcp",
         ),
+        (
+            FABRICS.format("No such file or directory"),
+            NotReady,
+            False,
+            "modprobe nvme-tcp",
+        ),
+        (
+            FABRICS.format("Permission denied"),
+            ConnectRejected,
+            False,
+            "Permission denied",
+        ),
+        (
+            f"{IO_ERROR}failed to connect: failed to write to nvme-fabrics device\n",
+            ConnectFailed,
+            True,
+            "does not export",
+        ),
+        ("", ConnectFailed, True, "failed: nvme failed with status 1"),
     ],
 )
 async def test_what_nvme_says(
@@ -381,19 +432,40 @@ async def test_another_host_identity_that_uses_it_stays_the_only_one(kernel: Ker
     assert not kernel.runner.asked("nvme")
 
 
-async def test_fast_io_fail_goes_by_file(kernel: Kernel) -> None:
+@pytest.mark.parametrize(("asked", "told"), [(7, "7"), (1, "1"), (0, "1")])
+async def test_fast_io_fail_is_an_option(kernel: Kernel, asked: int, told: str) -> None:
+    """nvme-cli of every version takes a 0 for nothing said, and I/O would wait for ever."""
     kernel.works()
+    await kernel.connector().connect_with_config(TARGET, ConnectionConfig(fast_io_fail_tmo=asked))
+    (call,) = kernel.runner.asked("nvme")
+    assert option(call, "-F") == told
+    assert "-J" not in call.args
+
+
+async def test_fast_io_fail_goes_by_file_where_there_is_no_option(kernel: Kernel) -> None:
+    """nvme-cli 2.3; the file says all that the options say, whoever wins."""
+    kernel.works()
+    kernel.option = False
     await kernel.connector().connect_with_config(TARGET, ConnectionConfig(fast_io_fail_tmo=7))
     port = {
         "transport": "tcp",
         "traddr": "192.0.2.1",
         "trsvcid": "4420",
+        "ctrl_loss_tmo": -1,
+        "reconnect_delay": 5,
         "fast_io_fail_tmo": 7,
     }
     subsystem = {"nqn": A, "ports": [port]}
     assert kernel.json == [
         [{"hostnqn": HOST.nqn, "hostid": HOST.hostid, "subsystems": [subsystem]}]
     ]
+
+
+async def test_another_failure_is_not_tried_again_by_file(kernel: Kernel) -> None:
+    kernel.runner.fail("nvme", stderr=REFUSED)
+    with pytest.raises(ConnectFailed, match="refused"):
+        await kernel.connector().connect_with_config(TARGET, ConnectionConfig(fast_io_fail_tmo=7))
+    assert len(kernel.runner.asked("nvme")) == 1
 
 
 @pytest.mark.parametrize("nqn", ["nqn.2014-08.org.x:pvc-" + "a" * 28, A[:-1], A + ":x", "boot"])

@@ -74,7 +74,7 @@ async def test_every_setting_goes_with_the_connect_and_none_is_written_later(
     given = {name: option(call, name) for name in ("-l", "-c", "-k")}
     assert given == {"-l": "600", "-c": "10", "-k": "45"}
     assert (option(call, "--nr-io-queues"), option(call, "--queue-size")) == ("4", "64")
-    assert "'fast_io_fail_tmo': 7" in str(kernel.json)
+    assert option(call, "-F") == "7"
     assert not kernel.runner.asked("sh")
 
 
