@@ -1,7 +1,11 @@
 """The mount options a volume may ask for.
 
-A list of what is allowed, because an option can do harm: ``context=``, ``journal_path=`` or a
-second option behind a comma would change what is mounted, and ``nobarrier`` loses data.
+A list of what is allowed, because an option can do harm: ``journal_path=`` or a second option
+behind a comma would change what is mounted, and ``nobarrier`` loses data.
+
+One option may hold commas: the SELinux label that the kubelet mounts with where the CSIDriver says
+``seLinuxMount``, as ``context="system_u:object_r:container_file_t:s0:c1,c2"``. mount(8) wants the
+quotes, and drops the option itself on a host without SELinux.
 """
 
 import re
@@ -33,6 +37,11 @@ _WORDS: Final[Mapping[str, frozenset[str]]] = {
         "qnoenforce quota swalloc sysvgroups bsdgroups uqnoenforce uquota usrquota wsync"
     ),
 }
+_LABEL: Final = re.compile(
+    r'context="[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+:[A-Za-z0-9_.-]+(:[A-Za-z0-9_.,:-]+)?"'
+)
+"""User, role, type and, where the policy has them, levels (``s0:c1,c2`` or ``s0-s0:c0.c1023``)."""
+_LONGEST_LABEL: Final = 512
 _NUMBER: Final = "[0-9]{1,10}"
 _SIZE: Final = "[0-9]{1,10}[kKmMgG]?"
 _VALUES: Final[Mapping[str, Mapping[str, str]]] = {
@@ -73,7 +82,10 @@ def mount_options(
                 f"mount option {flag[:64]!r} is not allowed for {fs_type}",
                 advice="see the list of mount options in the user guide",
             )
-    options = [flag for flag in flags if flag not in ("ro", "rw", "defaults")]
+    if len({flag for flag in flags if flag.startswith("context=")}) > 1:
+        raise InvalidRequest("more than one SELinux context is asked for, and a mount has one")
+    # Each once: with SELinux, the kernel refuses a label that is given twice.
+    options = [flag for flag in dict.fromkeys(flags) if flag not in ("ro", "rw", "defaults")]
     if fs_type == "xfs" and "nouuid" not in options:
         options.append("nouuid")
     if read_only and shared:
@@ -83,6 +95,8 @@ def mount_options(
 
 def _allowed(fs_type: str, flag: str) -> bool:
     name, equals, value = flag.partition("=")
+    if name == "context":
+        return len(flag) <= _LONGEST_LABEL and _LABEL.fullmatch(flag) is not None
     if not equals:
         return flag in _COMMON or flag in _WORDS[fs_type]
     pattern = _VALUES[fs_type].get(name)

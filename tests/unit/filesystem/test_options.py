@@ -1,5 +1,10 @@
 """Mount options: a list of what is allowed."""
 
+import os
+import re
+import subprocess
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -41,7 +46,12 @@ def test_a_file_system_read_by_several_nodes_is_never_written_to() -> None:
     "flag",
     [
         "", " ", "noatime,exec", "suid", "dev", "bind", "remount", "loop", "nobarrier",
-        "context=system_u:object_r:x", "journal_path=/dev/sda", "logdev=/dev/sda", "commit=1,dev",
+        "context=system_u:object_r:x", 'context="', 'context=""', 'context="a:b"', 'context="a:b:c',
+        'context="a:b:c",dev', 'context="a:b:c",context="a:b:d"', 'context="a:b:c d"', "context",
+        'context="a:b:c\\"', 'context="a:b:c""', "context='a:b:c'", 'context="a:b:c"\n',
+        'context="a:b:c:s0,\tdev"', f'context="a:b:{"c" * 600}"', 'fscontext="a:b:c"',
+        'defcontext="a:b:c"', 'rootcontext="a:b:c"', 'Context="a:b:c"', "seclabel",
+        "journal_path=/dev/sda", "logdev=/dev/sda", "commit=1,dev",
         "commit=", "commit=x", "commit", "noatime=1", "data=", "errors=panic", "offset=512",
         "X-mount.mkdir", "helper=x", "noload", "norecovery", "allocsize=1,dev", "noatime\n", "ROO",
     ],
@@ -63,4 +73,48 @@ def test_no_flag_brings_in_a_second_option(flag: str, fs_type: str) -> None:
         made = mount_options(fs_type, [flag], read_only=False, shared=False)
     except InvalidRequest:
         return
-    assert all("," not in option and option.isascii() for option in made)
+    assert all(outside_quotes(option) and option.isascii() for option in made)
+
+
+def outside_quotes(option: str) -> bool:
+    """Whether mount(8) takes it for one option."""
+    return "," not in re.sub(r'="[^"]*"$', "", option)
+
+
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+@pytest.mark.parametrize(
+    "label",
+    [
+        "system_u:object_r:container_file_t:s0:c1,c2",  # what the kubelet passes, by Go's %q
+        "system_u:object_r:container_file_t:s0",
+        "system_u:object_r:container_file_t:s0-s0:c0.c1023",
+        "system_u:object_r:svirt_sandbox_file_t",
+    ],
+)
+def test_the_label_of_the_kubelet_is_passed_on_as_it_is(fs_type: str, label: str) -> None:
+    flag = f'context="{label}"'
+    assert flag in mount_options(fs_type, ["noatime", flag], read_only=False, shared=False)
+    # As the kubelet does when the StorageClass has one as well, if it is the same.
+    twice = mount_options(fs_type, [flag, flag], read_only=False, shared=False)
+    assert twice.count(flag) == 1
+
+
+def test_two_labels_are_refused() -> None:
+    with pytest.raises(InvalidRequest, match="more than one SELinux context"):
+        options("ext4", 'context="a:b:c"', 'context="a:b:d"')
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root mounts")
+def test_mount_reads_the_label_as_one_option(tmp_path: Path) -> None:
+    """On this host, with SELinux or without; unquoted, the comma would end the option."""
+    text = options("ext4", "noatime", 'context="system_u:object_r:tmpfs_t:s0:c1,c2"', "nodev")
+    script = (
+        'mount -t tmpfs -o "$1" tmpfs "$0" && findmnt -n -o VFS-OPTIONS,FS-OPTIONS "$0" && '
+        'umount "$0"'
+    )
+    run = ["unshare", "--mount", "sh", "-c", script, str(tmp_path)]
+    done = subprocess.run([*run, text], capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert {"rw", "noatime", "nodev"} <= set(done.stdout.replace(",", " ").split())
+    bare = subprocess.run([*run, text.replace('"', "")], capture_output=True, check=False)
+    assert bare.returncode != 0

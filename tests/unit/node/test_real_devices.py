@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from rds_csi.errors import FailedPrecondition, NotBlank, VolumeInUse
+from rds_csi.errors import FailedPrecondition, NotBlank, VolumeInUse, VolumeMismatch
 from rds_csi.filesystem.mounts import DeviceNumber, Mount, parse
 from rds_csi.node import Node, NodeSettings
 from rds_csi.nvme.sysfs import Controller, Namespace
@@ -153,9 +153,13 @@ def calls(host: LoopHost) -> Calls:
 
 @pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
 async def test_the_life_of_a_file_system(host: LoopHost, calls: Calls, fs_type: str) -> None:
-    calls = calls.but(fs_type=fs_type, flags=("noatime", "nosuid"))
+    label = 'context="system_u:object_r:container_file_t:s0:c1,c2"'
+    calls = calls.but(fs_type=fs_type, flags=("noatime", "nosuid", label))
     await calls.stage()
     await calls.stage()
+    other = calls.but(flags=("noatime", "nosuid", label.replace("c2", "c3")))
+    with pytest.raises(VolumeMismatch, match=r"mounted at .* with options"):
+        await other.stage()
     await calls.publish()
     await calls.publish()
     reader = calls.but(readonly=True, target_name="reader")
