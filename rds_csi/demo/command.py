@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,6 +17,7 @@ from rich.console import Console
 from rds_csi.demo.kubelet import Kubernetes
 from rds_csi.demo.processes import ProcessError, Program, running
 from rds_csi.demo.story import DemoError, Story
+from rds_csi.process import ENVIRONMENT, PACKAGES
 from rds_csi.simulator import Simulator
 from rds_csi.volume import GIB
 
@@ -30,7 +32,7 @@ class Steps:
     """Shows the steps: the current one while it runs, and each ended one with its time."""
 
     def __init__(self, console: Console) -> None:
-        self._console = console
+        self.console = console
         self._status = console.status("")
 
     def begin(self, what: str) -> None:
@@ -41,7 +43,7 @@ class Steps:
     def done(self, what: str, seconds: float) -> None:
         """Leave a line."""
         self._status.stop()
-        self._console.print(f"[green]✓[/] {what} [dim]{seconds:.1f} s[/]", highlight=False)
+        self.console.print(f"[green]✓[/] {what} [dim]{seconds:.1f} s[/]", highlight=False)
 
     def end(self) -> None:
         """Stop the spinner, whatever happened."""
@@ -50,18 +52,27 @@ class Steps:
 
 def demo_here() -> int:
     """Run the demo on this machine's kernel; the exit status."""
+    from rds_csi.lab import LabUnavailable, install_programs  # noqa: PLC0415 - only where needed
+
     console = Console()
     steps = Steps(console)
     started = time.monotonic()
     try:
+        install_programs(console.print, PACKAGES, packages=())
         with tempfile.TemporaryDirectory(prefix="rds-csi-demo-") as folder:
             asyncio.run(_play(Path(folder), steps))
-    except (DemoError, ProcessError, TimeoutError) as error:
-        steps.end()
-        console.print(f"DEMO FAILED: {error or 'it took too long'}", markup=False, highlight=False)
-        return 1
+    except TimeoutError:
+        return _failed(steps, f"it was not done after {_BUDGET:.0f} s")
+    except (DemoError, ProcessError, LabUnavailable, OSError) as error:
+        return _failed(steps, str(error))
     console.print(f"DEMO OK {time.monotonic() - started:.0f} s", highlight=False)
     return 0
+
+
+def _failed(steps: Steps, why: str) -> int:
+    steps.end()
+    steps.console.print(f"DEMO FAILED: {why}", markup=False, highlight=False)
+    return 1
 
 
 async def _play(folder: Path, steps: Steps) -> None:
@@ -73,15 +84,7 @@ async def _play(folder: Path, steps: Steps) -> None:
     async with AsyncExitStack() as stack, asyncio.timeout(_BUDGET):
         steps.begin("start the simulated RDS, the controller and the node plugin")
         began = time.monotonic()
-        rds = await stack.enter_async_context(
-            Simulator(
-                folder / "rds",
-                pools={"raid10": 64 * GIB},
-                export="nvmet",
-                nvme_port=4420,
-                authorized_keys=[key.convert_to_public()],
-            )
-        )
+        rds = await _simulated_rds(stack, folder / "rds", key)
         rds.make_directory(_BASE)
         controller, node = _programs(folder, rds, key_file, kubelet_dir, state_dir)
         await stack.enter_async_context(running(controller, folder))
@@ -90,6 +93,21 @@ async def _play(folder: Path, steps: Steps) -> None:
         steps.done("simulated RDS, controller and node plugin run", time.monotonic() - began)
         story = Story(rds, kubernetes, folders=[state_dir], kubelet_dir=kubelet_dir, display=steps)
         await story.tell()
+
+
+async def _simulated_rds(stack: AsyncExitStack, folder: Path, key: asyncssh.SSHKey) -> Simulator:
+    try:
+        return await stack.enter_async_context(
+            Simulator(
+                folder,
+                pools={"raid10": 64 * GIB},
+                export="nvmet",
+                nvme_port=4420,
+                authorized_keys=[key.convert_to_public()],
+            )
+        )
+    except RuntimeError as error:
+        raise ProcessError(f"the simulated RDS: {error}") from error
 
 
 def _programs(
@@ -130,15 +148,23 @@ def _programs(
     )
 
 
-def kernel_lacks() -> str:
+def kernel_lacks(loaded: Path = Path("/sys/module")) -> str:
     """What this machine lacks to show the demo itself; empty if nothing."""
     if os.geteuid() != 0:
         return "root"
     for module in _MODULES:
-        tried = subprocess.run(["modprobe", "--quiet", module], check=False, capture_output=True)
-        if tried.returncode != 0 and not Path("/sys/module", module.replace("-", "_")).exists():
+        if not _loads(module) and not (loaded / module.replace("-", "_")).exists():
             return f"the kernel module {module}"
     return ""
+
+
+def _loads(module: str) -> bool:
+    """Whether modprobe loads the module, or finds it in the kernel."""
+    modprobe = shutil.which("modprobe", path=ENVIRONMENT["PATH"])
+    if modprobe is None:
+        return False
+    words = [modprobe, "--quiet", module]
+    return subprocess.run(words, check=False, capture_output=True).returncode == 0
 
 
 def demo_in_lab(reason: str) -> int:
@@ -148,9 +174,9 @@ def demo_in_lab(reason: str) -> int:
     console = Console(highlight=False)
     console.print(f"This machine lacks {reason}: the demo runs in a virtual machine.")
     command = [sys.executable, "-m", "rds_csi", "demo", "--here"]
-    with tempfile.TemporaryDirectory(prefix="rds-csi-lab-") as folder:
-        try:
+    try:
+        with tempfile.TemporaryDirectory(prefix="rds-csi-lab-") as folder:
             return Lab().run(command, shared=Path(folder), timeout=_BUDGET + _BOOT_BUDGET)
-        except (LabFailed, LabUnavailable) as error:
-            console.print(f"DEMO FAILED: the virtual machine: {error}", markup=False)
-            return 1
+    except (LabFailed, LabUnavailable, OSError) as error:
+        console.print(f"DEMO FAILED: the virtual machine: {error}", markup=False)
+        return 1

@@ -5,7 +5,7 @@ The lab boots it over the host's own file system, read-only: same virtual enviro
 programs, no image to build. The kernel tests, csi-sanity and ``rds-csi demo`` run in it.
 """
 
-from rds_csi.lab.host import LabUnavailable
+from rds_csi.lab.host import LabUnavailable, install_programs
 from rds_csi.lab.machine import Lab, LabFailed
 
-__all__ = ["Lab", "LabFailed", "LabUnavailable"]
+__all__ = ["Lab", "LabFailed", "LabUnavailable", "install_programs"]

@@ -11,11 +11,22 @@ EXIT_UNAVAILABLE = 75
 """What the exit status is where this machine cannot run the lab (``EX_TEMPFAIL``)."""
 
 
+def _variables(_: click.Context, __: click.Parameter, given: tuple[str, ...]) -> dict[str, str]:
+    """The variables by their names."""
+    if wrong := [entry for entry in given if "=" not in entry]:
+        raise click.BadParameter(f"{wrong[0]!r} is not like NAME=VALUE")
+    return dict(entry.split("=", maxsplit=1) for entry in given)
+
+
 @click.command(context_settings={"allow_interspersed_args": False})
 @click.option("--shared", type=click.Path(path_type=Path), default=Path("build/lab"))
-@click.option("--timeout", type=float, default=1800.0, help="Seconds for all of it.")
+@click.option(
+    "--timeout", type=click.FloatRange(1, 86400), default=1800.0, help="Seconds for all of it."
+)
 @click.option("--memory", default="2G")
-@click.option("--env", "environment", multiple=True, help="NAME=VALUE, in the guest.")
+@click.option(
+    "--env", "environment", multiple=True, callback=_variables, help="NAME=VALUE, in the guest."
+)
 @click.option(
     "--kernel",
     type=click.Path(path_type=Path),
@@ -30,7 +41,7 @@ def main(
     shared: Path,
     timeout: float,
     memory: str,
-    environment: tuple[str, ...],
+    environment: dict[str, str],
     kernel: Path | None,
     prepare: bool,
     command: tuple[str, ...],
@@ -41,12 +52,11 @@ def main(
         if prepare or not command:
             lab.prepare()
             return
-        variables = dict(entry.split("=", maxsplit=1) for entry in environment)
-        status = lab.run(command, shared=shared, timeout=timeout, environment=variables)
+        status = lab.run(command, shared=shared, timeout=timeout, environment=environment)
     except LabUnavailable as error:
         click.echo(f"the lab cannot run here: {error}", err=True)
         sys.exit(EXIT_UNAVAILABLE)
-    except LabFailed as error:
+    except (LabFailed, OSError) as error:
         click.echo(f"the lab failed: {error}", err=True)
         sys.exit(1)
     sys.exit(status)

@@ -16,23 +16,24 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rds_csi.process import ENVIRONMENT, PACKAGES
+
 Say = Callable[[str], None]
 """Told, in a sentence, what is done to the host."""
 
 PROGRAMS: Final[Mapping[str, str]] = {
+    **PACKAGES,  # what the driver runs
     "qemu-system-x86_64": "qemu-system-x86",
     "file": "file",  # virtme-ng asks it whether busybox is static
-    "nvme": "nvme-cli",
-    "modprobe": "kmod",
+    "bash": "bash",
+    "depmod": "kmod",
+    "dmesg": "util-linux",
+    "findmnt": "util-linux",
     "ip": "iproute2",
     "iptables": "iptables",
-    "mkfs.ext4": "e2fsprogs",
-    "mkfs.xfs": "xfsprogs",
     "mkfs.btrfs": "btrfs-progs",
-    "blkid": "util-linux",
-    "mount": "mount",
 }
-"""Program and the Debian package that brings it."""
+"""Program and the Debian package that brings it: for the host, the guest's script and the tests."""
 
 _BUSYBOX: Final = "busybox-static"
 """The initramfs that loads 9p is made of it; the dynamic ``busybox`` would not start there."""
@@ -61,29 +62,39 @@ def check(machine: str = platform.machine()) -> None:
         raise LabUnavailable(f"the lab boots an x86_64 kernel; this machine is {machine}")
 
 
-def install_programs(say: Say, extra: Mapping[str, str] | None = None) -> None:
-    """Install the Debian packages of missing programs (``extra``: more, program to package).
+def search_path() -> str:
+    """Where programs are looked for: PATH if there is one, and the system's own directories.
+
+    A root shell made by ``su`` has no ``/usr/sbin`` on its PATH.
+    """
+    return ":".join(filter(None, (os.environ.get("PATH"), ENVIRONMENT["PATH"])))
+
+
+def install_programs(
+    say: Say, programs: Mapping[str, str] = PROGRAMS, *, packages: Sequence[str] = (_BUSYBOX,)
+) -> None:
+    """Install what is missing: the Debian packages of ``programs``, and ``packages``.
 
     Raises :class:`LabUnavailable` if the host is not Debian or apt fails.
     """
-    missing = missing_packages({**PROGRAMS, **(extra or {})})
+    missing = missing_packages(programs, packages)
     if not missing:
         return
     _check_distribution(missing)
     say(f"installing Debian packages: {' '.join(missing)}")
     _run("apt-get", "update", "-q")
     _run("apt-get", "install", "-q", "-y", "--no-install-recommends", *missing)
-    still = missing_packages(PROGRAMS)
+    still = missing_packages(programs, packages)
     if still:
         raise LabUnavailable(f"apt installed {' '.join(still)}, yet the programs are not found")
 
 
-def missing_packages(programs: Mapping[str, str]) -> list[str]:
-    """The packages of the programs that are neither on PATH nor in the system's directories."""
-    path = os.environ.get("PATH", "") + ":/usr/sbin:/sbin"
+def missing_packages(programs: Mapping[str, str], packages: Sequence[str] = ()) -> list[str]:
+    """The packages of the programs that are not found, and those of ``packages`` not installed."""
+    path = search_path()
     missing = {package for name, package in programs.items() if not shutil.which(name, path=path)}
-    if not Path("/var/lib/dpkg/info", f"{_BUSYBOX}.list").exists():
-        missing.add(_BUSYBOX)
+    info = Path("/var/lib/dpkg/info")
+    missing |= {package for package in packages if not (info / f"{package}.list").exists()}
     return sorted(missing)
 
 
@@ -158,7 +169,7 @@ def _fetch_kernel(cache: Path, modules: Path) -> None:
             *Path(scratch).glob("lib/modules/*"),
             *Path(scratch).glob("usr/lib/modules/*"),
         ]
-        modules.mkdir(exist_ok=True)
+        modules.mkdir(parents=True, exist_ok=True)
         shutil.copytree(unpacked, modules / version, symlinks=True, dirs_exist_ok=True)
         _run("depmod", version)
         # Last, so that an image in the cache always has its modules.
@@ -170,7 +181,7 @@ def _check_distribution(wanted: Sequence[str]) -> None:
         release = platform.freedesktop_os_release()
     except OSError:
         release = {}
-    if release.get("ID") != "debian" or not shutil.which("apt-get"):
+    if release.get("ID") != "debian" or not shutil.which("apt-get", path=search_path()):
         name = release.get("PRETTY_NAME", "an unknown system")
         raise LabUnavailable(
             f"only Debian's packages are installed by themselves and this is {name}: "
@@ -180,16 +191,20 @@ def _check_distribution(wanted: Sequence[str]) -> None:
 
 def _run(*arguments: str, cwd: str | None = None) -> str:
     environment = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
-    environment["PATH"] = environment.get("PATH", "") + ":/usr/sbin:/sbin"
-    done = subprocess.run(
-        arguments,
-        cwd=cwd,
-        env=environment,
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    environment["PATH"] = search_path()
+    try:
+        done = subprocess.run(
+            arguments,
+            cwd=cwd,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+            check=False,
+        )
+    except OSError as error:
+        raise LabUnavailable(f"{arguments[0]} cannot be run: {error.strerror}") from None
     if done.returncode != 0:
         tail = "\n".join((done.stdout + done.stderr).splitlines()[-8:])
         raise LabUnavailable(f"{' '.join(arguments)} failed with {done.returncode}:\n{tail}")

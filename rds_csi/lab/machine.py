@@ -25,6 +25,7 @@ from rds_csi.lab.host import (
     given_kernel,
     install_programs,
     kernel,
+    search_path,
 )
 
 _BASE: Final = "/srv/rds-csi-lab"
@@ -65,8 +66,11 @@ class Lab:
         """
         check()
         _vng()
-        install_programs(self.say)
-        return given_kernel(self.image) if self.image else kernel(self.say, self.cache)
+        try:
+            install_programs(self.say)
+            return given_kernel(self.image) if self.image else kernel(self.say, self.cache)
+        except OSError as error:
+            raise LabUnavailable(f"this machine cannot be prepared for it: {error}") from None
 
     def run(
         self,
@@ -190,7 +194,7 @@ def _vng() -> Path:
     beside = Path(sys.executable).with_name("vng")
     if beside.exists():
         return beside
-    found = shutil.which("vng")
+    found = shutil.which("vng", path=search_path())
     if found is None:
         raise LabUnavailable("virtme-ng is missing: pip install 'rds-csi[lab]'")
     return Path(found)
@@ -225,7 +229,7 @@ class _Console:
 
     def run(self, arguments: Sequence[str], *, timeout: float) -> bool:
         """Whether the machine powered off within ``timeout`` seconds; it is gone in any case."""
-        path = f"{Path(arguments[0]).parent}:{os.environ.get('PATH', '')}:/usr/sbin:/sbin"
+        path = f"{Path(arguments[0]).parent}:{search_path()}"
         with self.log.open("w") as log:
             process = subprocess.Popen(
                 arguments,

@@ -4,6 +4,7 @@ Plain file operations on a root that tests can replace. In configfs making a fol
 object with its attribute files, and removing the folder removes it.
 """
 
+import shutil
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Final
 
 MOUNT: Final = Path("/sys/kernel/config")
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
 class ConfigFs:
@@ -72,15 +74,21 @@ def prepare() -> None:
     Raises RuntimeError with what to do when the machine has no NVMe target afterwards.
     """
     if not ConfigFs().available():
-        subprocess.run(["modprobe", "nvmet-tcp"], check=False, capture_output=True)
+        _try("modprobe", "nvmet-tcp")
     if not ConfigFs().available():
-        command = ["mount", "-t", "configfs", "none", str(MOUNT)]
-        subprocess.run(command, check=False, capture_output=True)
+        _try("mount", "-t", "configfs", "none", str(MOUNT))
     if not ConfigFs().available():
         raise RuntimeError(
             "this kernel offers no NVMe target: needs root, the modules nvmet and nvmet-tcp, "
             f"and configfs on {MOUNT}; without them use --export none"
         )
+
+
+def _try(program: str, *arguments: str) -> None:
+    """Run a program, if it is there; what came of it is looked at afterwards."""
+    found = shutil.which(program, path=_PATH)
+    if found is not None:
+        subprocess.run([found, *arguments], check=False, capture_output=True)
 
 
 def find_port(configfs: ConfigFs, wanted: Mapping[str, str]) -> str:

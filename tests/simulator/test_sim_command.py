@@ -15,6 +15,7 @@ import asyncssh
 import pytest
 from click.testing import CliRunner
 
+from rds_csi.simulator import configfs
 from rds_csi.simulator.command import load_host_key, parse_pool, parse_size, simulate
 from rds_csi.simulator.control import Control
 
@@ -250,3 +251,15 @@ def test_the_host_key_is_made_once(tmp_path: Path) -> None:
     made = load_host_key(path)
     assert path.stat().st_mode & 0o777 == 0o600
     assert load_host_key(path).public_data == made.public_data
+
+
+def test_exports_without_modprobe_and_mount(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A machine that lacks the programs lacks the target, and is told so."""
+    monkeypatch.setattr(configfs, "_PATH", str(tmp_path))
+    monkeypatch.setattr(configfs.ConfigFs, "available", lambda _: False)
+    words = ["--root", str(tmp_path / "rds"), "--port", "0", "--export", "nvmet"]
+    result = CliRunner().invoke(simulate, words)
+    assert result.exit_code == 1
+    assert result.output.startswith("Error: this kernel offers no NVMe target")

@@ -4,9 +4,12 @@ import os
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
-from rds_csi.lab import host
+from rds_csi.lab import Lab, host, machine
+from rds_csi.lab.__main__ import main
 from rds_csi.lab.host import Kernel, LabUnavailable
+from rds_csi.process import PACKAGES
 
 COMPLETE = """kernel/drivers/nvme/host/nvme-tcp.ko: kernel/drivers/nvme/host/nvme-fabrics.ko
 kernel/drivers/nvme/target/nvmet-tcp.ko.xz: kernel/drivers/nvme/target/nvmet.ko.xz
@@ -96,3 +99,58 @@ def test_another_distribution_is_told_what_to_install(monkeypatch: pytest.Monkey
     with pytest.raises(LabUnavailable, match=r"Fedora 44: install .*zz-package"):
         host.install_programs(said.append, {"no-such-program": "zz-package"})
     assert said == []
+
+
+@pytest.mark.parametrize("path", [None, "", "/one:/two"])
+def test_programs_are_found_whatever_path_says(
+    monkeypatch: pytest.MonkeyPatch, path: str | None
+) -> None:
+    """No PATH is no reason to miss the system's programs, nor to look into the current folder."""
+    monkeypatch.delenv("PATH", raising=False)
+    if path is not None:
+        monkeypatch.setenv("PATH", path)
+    folders = host.search_path().split(":")
+    assert "" not in folders
+    assert {"/usr/sbin", "/usr/bin", "/sbin", "/bin"} <= set(folders)
+    assert folders[0] == ("/one" if path else "/usr/local/sbin")
+    assert host.missing_packages({"sh": "dash"}) == []
+
+
+def test_what_the_driver_runs_is_installed_too() -> None:
+    assert host.PROGRAMS.items() >= PACKAGES.items()
+    assert {"qemu-system-x86_64", "depmod", "bash", "file"} <= set(host.PROGRAMS)
+
+
+def test_a_debian_without_apt_is_told_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.freedesktop_os_release", lambda: {"ID": "debian"})
+    monkeypatch.setattr("shutil.which", lambda *_, **__: None)
+    with pytest.raises(LabUnavailable, match=r"install .*zz-package.* by hand"):
+        host.install_programs(lambda _: None, {"no-such-program": "zz-package"}, packages=())
+
+
+def test_apt_that_cannot_be_run_is_a_sentence(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(host, "search_path", lambda: "/nonexistent")
+    monkeypatch.setattr(host, "_check_distribution", lambda _: None)
+    said: list[str] = []
+    with pytest.raises(LabUnavailable, match="apt-get cannot be run: No such file or directory"):
+        host.install_programs(said.append, {"no-such-program": "zz-package"}, packages=())
+    assert said == ["installing Debian packages: zz-package"]
+
+
+def test_a_disk_that_cannot_be_written_is_a_sentence(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "cache").touch()
+    for name in ("check", "_vng", "install_programs"):
+        monkeypatch.setattr(machine, name, lambda *_: None)
+    monkeypatch.setattr(machine, "kernel", lambda _, cache: cache.mkdir(parents=True))
+    with pytest.raises(LabUnavailable, match=r"cannot be prepared for it: .*File exists"):
+        Lab(cache=tmp_path / "cache").prepare()
+
+
+@pytest.mark.parametrize("words", [["--env", "NAME"], ["--timeout", "soon"], ["--timeout", "0"]])
+def test_wrong_words_are_a_sentence(words: list[str]) -> None:
+    result = CliRunner().invoke(main, [*words, "true"])
+    assert result.exit_code == 2
+    assert words[0] in result.output
+    assert "Traceback" not in result.output
