@@ -4,8 +4,11 @@ Only the daemon's own needs are imported at the top; what prints tables or boots
 imported by the command that does it.
 """
 
+import io
+import os
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn, TypeVar
 
@@ -19,12 +22,15 @@ from rds_csi.config import (
     ControllerConfig,
     DriverConfig,
     NodeConfig,
+    check_host,
     volume_defaults,
 )
 from rds_csi.errors import NotReady
 from rds_csi.telemetry.sink import occupy_standard_descriptors
 
 Command = TypeVar("Command", bound=Callable[..., Any])
+_HOST_KEY_FILE: Final = "--rds-host-key-file"
+_EXIT_FAILED: Final = 1
 _EXIT_CONFIGURATION: Final = 2
 
 
@@ -144,7 +150,46 @@ _node_options = _options(
 )
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+class _Commands(click.Group):
+    """The commands, with what any of them may meet outside: bad streams, a full disk."""
+
+    def main(self, *words: Any, **settings: Any) -> Any:
+        """Run one; what the system refuses is a sentence and status 1, never a traceback."""
+        _open_streams()
+        try:
+            return super().main(*words, **settings)
+        except OSError as error:
+            with suppress(OSError):
+                click.echo(f"rds-csi: {error}", err=True)
+            # What is still to be written to a full disk must not be tried again at exit.
+            with suppress(OSError, ValueError):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            sys.exit(_EXIT_FAILED)
+
+
+def _open_streams() -> None:
+    """Make the standard streams usable, whatever they were started with.
+
+    A closed one would give its number to the next file or socket, and what is printed would go
+    there. A terminal that cannot show a letter gets ``?``.
+    """
+    for number, mode in enumerate("rww"):
+        try:
+            os.fstat(number)
+        except OSError:
+            # The lowest free number, which is this one; programs may inherit it.
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
+            stream = open(number, mode, closefd=False)  # noqa: SIM115 - for good
+            setattr(sys, ("stdin", "stdout", "stderr")[number], stream)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="replace")
+
+
+@click.group(
+    cls=_Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
 @click.version_option(__version__, prog_name="rds-csi")
 def main() -> None:
     """Kubernetes CSI driver for MikroTik ROSE Data Server."""
@@ -245,9 +290,10 @@ def _settings_of(context: click.Context, _: click.Parameter, process: int | None
     if process is None:
         return
     try:
-        words = Path(f"/proc/{process}/cmdline").read_text().rstrip("\0").split("\0")
+        content = Path(f"/proc/{process}/cmdline").read_bytes().rstrip(b"\0")
     except OSError as error:
         raise click.BadParameter(f"process {process}: {error.strerror}") from None
+    words = [os.fsdecode(word) for word in content.split(b"\0")]
     role = next((word for word in words[1:] if word in ("controller", "node", "all")), None)
     if role is None:
         raise click.BadParameter(f"process {process} is no driver: {' '.join(words)[:200]}")
@@ -285,6 +331,8 @@ def doctor_node(*, as_json: bool, **flags: Any) -> None:
             {"nvmeAddress": flags["nvme_address"], "nvmePort": flags["nvme_port"]}
         )
         nvme = (given.nvme_address, given.nvme_port) if given.nvme_address else None
+        if flags["rds_address"]:
+            check_host("--rds-address", flags["rds_address"])
         ssh = (flags["rds_address"], flags["rds_port"]) if flags["rds_address"] else None
         shared = DriverConfig(**_pick(flags, DriverConfig))
         of_node = NodeConfig(**_pick(flags, NodeConfig))
@@ -337,7 +385,11 @@ def _serve(flags: dict[str, Any], *, with_controller: bool, with_node: bool) -> 
     from rds_csi.telemetry import logs  # noqa: PLC0415
 
     logs.configure(level=flags["log_level"], style=flags["log_format"])
-    sys.exit(driver.run(shared, of_controller, of_node))
+    try:
+        status = driver.run(shared, of_controller, of_node)
+    except ConfigurationError as error:
+        _refuse(str(error))
+    sys.exit(status)
 
 
 def _controller_config(flags: dict[str, Any]) -> ControllerConfig:
@@ -346,8 +398,8 @@ def _controller_config(flags: dict[str, Any]) -> ControllerConfig:
         try:
             text = flags["rds_host_key_file"].read_text()
         except (OSError, ValueError) as error:
-            raise ConfigurationError(f"--rds-host-key-file: {error}") from None
-        keys += _host_keys("--rds-host-key-file", text)
+            raise ConfigurationError(f"{_HOST_KEY_FILE}: {error}") from None
+        keys += _host_keys(_HOST_KEY_FILE, text)
     return ControllerConfig(
         **_pick(
             flags,
@@ -369,7 +421,14 @@ def _host_keys(flag: str, text: str) -> tuple[str, ...]:
     """The lines that hold keys, each of which can be read."""
     from rds_csi.routeros.settings import trusted_keys  # noqa: PLC0415 - a node needs no SSH
 
-    keys = tuple(line for line in text.splitlines() if line.strip() and line[0] != "#")
+    if "PRIVATE KEY" in text:
+        raise ConfigurationError(
+            f"{flag}: a private key is given, and it is the RDS's public ones that are needed"
+        )
+    lines = [line.strip() for line in text.splitlines()]
+    keys = tuple(line for line in lines if line and not line.startswith("#"))
+    if not keys and flag == _HOST_KEY_FILE:
+        raise ConfigurationError(f"{flag}: no public key of the RDS is in it")
     try:
         if keys:
             trusted_keys(keys)

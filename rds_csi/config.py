@@ -5,6 +5,7 @@ Every setting is a command-line flag and an environment variable (``--rds-addres
 room's own dataclass; this module holds what the user says and checks it as a whole.
 """
 
+import ipaddress
 import math
 import re
 from dataclasses import dataclass, field
@@ -17,15 +18,25 @@ from rds_csi.volume import check_node_id, check_nqn
 
 DEFAULT_DRIVER_NAME: Final = "csi.rds-csi.io"
 DEFAULT_NQN_PREFIX: Final = "nqn.2000-02.com.mikrotik"
-_DRIVER_NAME: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,61}[a-z0-9])?")
+MAXIMUM_DRIVER_NAME: Final = 63
+"""Characters; CSI spec, GetPluginInfoResponse."""
 _LISTEN: Final = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[^\[\]:\s]*):([0-9]{1,5})")
 _SUBDOMAIN: Final = r"[a-z0-9]([a-z0-9-]*[a-z0-9])?(\.[a-z0-9]([a-z0-9-]*[a-z0-9])?)*"
 _NODE_NAME: Final = re.compile(_SUBDOMAIN)
 _TAINT_KEY: Final = re.compile(rf"({_SUBDOMAIN}/)?[A-Za-z0-9]([A-Za-z0-9._-]{{0,61}}[A-Za-z0-9])?")
 """Kubernetes: names are DNS subdomains, taint keys are written like keys of labels."""
 _CLUSTER_ID: Final = re.compile(r"[A-Za-z0-9]([A-Za-z0-9._-]{0,62}[A-Za-z0-9])?")
+_HOST_NAME: Final = re.compile(
+    r"(?=.{1,253}$)([A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)"
+    r"(\.[A-Za-z0-9_]([A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?)*\.?"
+)
+_USER: Final = re.compile(r"[A-Za-z0-9*_.@-]{1,64}")
 MAXIMUM_SOCKET_PATH: Final = 107
 """Bytes; Linux ``sockaddr_un.sun_path``."""
+MAXIMUM_RESERVE: Final = 2**50
+"""Bytes: 1 PiB is more than any RDS has, and far from where RouterOS's integers end."""
+MAXIMUM_VOLUMES: Final = 2**31 - 1
+"""Kubernetes counts them with 32 bits."""
 
 
 class ConfigurationError(Exception):
@@ -52,7 +63,9 @@ class DriverConfig:
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching anything."""
-        if not _DRIVER_NAME.fullmatch(self.driver_name):
+        if len(self.driver_name) > MAXIMUM_DRIVER_NAME or not _NODE_NAME.fullmatch(
+            self.driver_name
+        ):
             raise ConfigurationError(
                 f"--driver-name {self.driver_name!r} is not a domain name of at most 63 characters"
             )
@@ -112,8 +125,14 @@ class ControllerConfig:
         """Check what can be checked without touching anything."""
         if not self.rds_address:
             raise ConfigurationError("--rds-address is missing: the address of the RDS's SSH")
+        check_host("--rds-address", self.rds_address)
         if not self.rds_user:
             raise ConfigurationError("--rds-user is missing: the RouterOS user")
+        if not _USER.fullmatch(self.rds_user):
+            raise ConfigurationError(
+                f"--rds-user {self.rds_user[:64]!r} is no RouterOS user: letters, digits and any "
+                "of * _ . @ - are expected"
+            )
         if not self.rds_host_keys and not self.rds_accept_any_host_key:
             raise ConfigurationError(
                 "--rds-host-key or --rds-host-key-file is missing: without the RDS's public key "
@@ -129,8 +148,8 @@ class ControllerConfig:
             )
         if not 1 <= self.rds_channels <= 20:
             raise ConfigurationError("--rds-channels must be from 1 to 20")
-        if self.reserve < 0:
-            raise ConfigurationError("--reserve must not be negative")
+        if not 0 <= self.reserve <= MAXIMUM_RESERVE:
+            raise ConfigurationError(f"--reserve must be from 0 to {MAXIMUM_RESERVE} bytes")
         if not 1 <= self.list_page <= 1000:
             raise ConfigurationError(
                 "--list-page must be from 1 to 1000: larger answers pass the clients' 4 MiB limit"
@@ -161,11 +180,13 @@ class NodeConfig:
             check_node_id(self.node_id)
         except InvalidRequest as error:
             raise ConfigurationError(f"--node-id: {error}") from None
+        if re.search(r"\s", self.node_id):
+            raise ConfigurationError(f"--node-id {self.node_id!r} has a blank in it")
         for flag, path in (("--kubelet-dir", self.kubelet_dir), ("--state-dir", self.state_dir)):
             if not path.is_absolute() or ".." in path.parts:
                 raise ConfigurationError(f"{flag} {str(path)!r} is not an absolute path")
-        if self.max_volumes < 0:
-            raise ConfigurationError("--max-volumes must not be negative")
+        if not 0 <= self.max_volumes <= MAXIMUM_VOLUMES:
+            raise ConfigurationError(f"--max-volumes must be from 0 to {MAXIMUM_VOLUMES}")
         if not 1 <= self.connects <= 64:
             raise ConfigurationError("--connects must be from 1 to 64")
         _positive("--reap-interval", self.reap_interval)
@@ -199,6 +220,25 @@ def volume_defaults(values: dict[str, str]) -> VolumeParameters:
             flag = re.sub(r"[A-Z]", lambda letter: f"-{letter[0].lower()}", key)
             raise ConfigurationError(f"--{flag}: {error}") from None
     return parsed
+
+
+def check_host(flag: str, text: str) -> None:
+    """Raise :class:`ConfigurationError` for what is neither a host name nor an IP address.
+
+    A name whose last part is a number is none: it is an address that was mistyped.
+    """
+    last = text.rstrip(".").rpartition(".")[2]
+    try:
+        address = ipaddress.ip_address(text)
+    except ValueError:
+        if not _HOST_NAME.fullmatch(text) or last.isdigit():
+            raise ConfigurationError(
+                f"{flag} {text[:256]!r} is neither a host name nor an IP address; a port has a "
+                "flag of its own, and brackets, prefixes and schemes do not belong here"
+            ) from None
+    else:
+        if address.is_unspecified or address.is_multicast:
+            raise ConfigurationError(f"{flag} {text} is no address that a machine can have")
 
 
 def listen_address(flag: str, text: str) -> tuple[str | None, int]:

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from rds_csi import __version__, threads
+from rds_csi import __version__, preflight, threads
 from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig, listen_address
 from rds_csi.errors import DriverError, ShuttingDown
 from rds_csi.fencing import make_node_id
@@ -148,7 +148,11 @@ class Driver:
 
 
 def run(config: DriverConfig, controller: ControllerConfig | None, node: NodeConfig | None) -> int:
-    """Run the driver until SIGTERM or SIGINT; the exit status."""
+    """Run the driver until SIGTERM or SIGINT; the exit status.
+
+    Raises :class:`rds_csi.config.ConfigurationError` for a setting that cannot work here.
+    """
+    preflight.check(config, controller, node)
     return threads.run(_until_signalled(config, controller, node))
 
 

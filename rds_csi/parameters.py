@@ -207,9 +207,15 @@ def _keep_alive_tmo(key: str, value: str) -> int:
 def _address(key: str, value: str) -> str:
     # An address, never a name: the node must not depend on DNS to get its disks back.
     try:
-        return str(ipaddress.ip_address(value))
+        address = ipaddress.ip_address(value)
     except ValueError:
-        raise InvalidParameter(f"{key}: {value[:64]!r} is not an IP address") from None
+        raise InvalidParameter(
+            f"{key}: {value[:64]!r} is not an IP address",
+            advice="without port, brackets or prefix length, and never a name",
+        ) from None
+    if address.is_unspecified or address.is_multicast:
+        raise InvalidParameter(f"{key}: {value[:64]!r} is no address that a machine can have")
+    return str(address)
 
 
 def check_volume_path(key: str, value: str) -> str:

@@ -112,26 +112,51 @@ def host_key_algorithms(keys: list[asyncssh.SSHKey]) -> list[str]:
 
 
 def client_key(settings: SessionSettings) -> asyncssh.SSHKey:
-    """The private key, read anew at each connect, so that a replaced one counts at once.
+    """The private key, read anew at each connect, so that a replaced one counts at once."""
+    return read_client_key(settings.key_file, settings.key_passphrase)
 
-    Raises :class:`NotAuthorised` where it is missing, unreadable, or open to others.
+
+def read_client_key(path: Path, passphrase: str = "") -> asyncssh.SSHKey:
+    """The private key in a file.
+
+    Raises :class:`NotAuthorised` where it is missing, unreadable, open to others, or no such key.
     """
-    path = settings.key_file
     try:
         mode = path.stat().st_mode
+        if not stat.S_ISREG(mode):
+            raise NotAuthorised(f"the key file {path} is not a file")
         # A Kubernetes secret with fsGroup is readable by the group.
         if stat.S_IMODE(mode) & (stat.S_IRWXO | stat.S_IWGRP):
             raise NotAuthorised(
                 f"the key file {path} has mode {stat.S_IMODE(mode):04o}: others can use it",
                 advice="chmod 600, or defaultMode: 0400 of the secret's volume",
             )
-        return asyncssh.read_private_key(path, settings.key_passphrase or None)
+        content = path.read_bytes()
     except OSError as error:
         raise NotAuthorised(f"the key file {path} cannot be read: {error.strerror}") from None
-    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError):
+    try:
+        return asyncssh.import_private_key(content, passphrase or None)
+    except (asyncssh.KeyImportError, asyncssh.KeyEncryptionError, UnicodeDecodeError) as error:
         # Without the library's text and cause: neither may carry anything of the key.
-        raise NotAuthorised(
+        if not passphrase and str(error).startswith("Passphrase must be specified"):
+            raise NotAuthorised(
+                f"the key file {path} is protected by a passphrase, which nobody is there to enter",
+                advice="ssh-keygen -p -N '' -f FILE takes it off",
+            ) from None
+        raise _no_private_key(path, content) from None
+
+
+def _no_private_key(path: Path, content: bytes) -> NotAuthorised:
+    """What the file holds instead."""
+    try:
+        asyncssh.import_public_key(content)
+    except (asyncssh.KeyImportError, UnicodeDecodeError):
+        return NotAuthorised(
             f"the key file {path} holds no private key that can be used",
             advice="an OpenSSH key is expected, or one in PKCS#8 form if it has a passphrase "
             "(ssh-keygen -p -m PKCS8)",
-        ) from None
+        )
+    return NotAuthorised(
+        f"the key file {path} holds a public key, and the private one is needed",
+        advice="it is the file of the same name without .pub",
+    )

@@ -16,31 +16,36 @@ from tests.unit.test_cli import GOOD_CONTROLLER, GOOD_NODE, KEYS
 GOOD: Final = {**GOOD_CONTROLLER, **GOOD_NODE}
 SECONDS: Final = ["0", "-1", "soon", "nan", "inf"]
 LONG: Final = "x" * 300
+NO_ADDRESS: Final = [
+    *("", " 10.0.0.5", "10.0.0.5 ", "10.0.0.5\n", "10.0.0.5:22", "10.0.0.5/24", "ssh://10.0.0.5"),
+    *("[fd00::5]", "[fd00::5]:22", "fd00::5/64", "10.0.0.300", "10.0.0", "10.0.0.5,10.0.0.6"),
+    *("csi@rds", "a b", "rds..example", "-rds", "0.0.0.0", "::", "224.0.0.1", LONG),
+]
 WRONG: Final = {
     "--endpoint": ["csi.sock", "/csi/socket", f"/{LONG}.sock", ""],
     "--cluster-id": ["", "a b", "-a", LONG, "a\n"],
-    "--driver-name": ["", "Driver", "a_b", LONG],
+    "--driver-name": ["", "Driver", "a_b", "a..b", "a.-b", LONG],
     "--nqn-prefix": ["", "iqn.2000-02.com.example", "nqn.2000-02.com.example:a b", LONG],
     "--drain-budget": SECONDS,
     "--operation-timeout": SECONDS,
     "--metrics-address": ["9808", "host", ":99999", "::1:9808", ":x"],
     "--log-level": ["loud", ""],
     "--log-format": ["xml", ""],
-    "--rds-address": [""],
+    "--rds-address": NO_ADDRESS,
     "--rds-port": ["0", "65536", "ssh"],
-    "--rds-user": [""],
+    "--rds-user": ["", " csi", "csi ", "a b", "csi+ct80w", "csi@rds:22", "csi\n", LONG],
     "--rds-host-key": ["", "garbage", "ssh-ed25519 AAAA", f"@cert-authority * {KEYS[0]}"],
     "--rds-host-key-file": ["/nonexistent", "/"],
     "--rds-channels": ["0", "21", "-1", "many"],
-    "--nvme-address": ["", "rds.example", "10.0.0.300"],
+    "--nvme-address": ["rds.example", *NO_ADDRESS],
     "--nvme-port": ["0", "65536", "nvme"],
-    "--volume-path": ["", "raid10", "/../etc", "raid10/a b"],
-    "--reserve": ["-1", "1G"],
+    "--volume-path": ["", "raid10", "/../etc", "raid10/a b", "raid10//csi", "/", 'raid10/"csi'],
+    "--reserve": ["-1", "1G", str(2**63)],
     "--list-page": ["0", "1001", "all"],
-    "--node-id": ["", "a\tb", LONG],
+    "--node-id": ["", "a\tb", "a b", " a", "a ", "a\n", LONG],
     "--kubelet-dir": ["kubelet", "/var/../etc", ""],
     "--state-dir": ["state", "/var/../etc", ""],
-    "--max-volumes": ["-1", "many"],
+    "--max-volumes": ["-1", "many", str(2**31)],
     "--connects": ["0", "65", "many"],
     "--reap-interval": SECONDS,
     "--reap-grace": SECONDS,
@@ -49,7 +54,7 @@ WRONG: Final = {
     "--settings-of": ["0", "-1", "all", "4194999"],
 }
 ANYTHING: Final = {"--rds-key-file", "--report"}
-"""Read at each connect, and written at the end: a wrong one is an error of that moment."""
+"""Judged by what is there, not by the text (``test_preflight``, ``test_command`` of the doctor)."""
 COMMANDS: Final = {
     "controller": ["controller"],
     "node": ["node"],

@@ -46,6 +46,11 @@ path = f"{root}/bin:{process.ENVIRONMENT['PATH']}"
 process.ENVIRONMENT = {**process.ENVIRONMENT, "PATH": path}
 Connector.__init__.__kwdefaults__["fabrics"] = Path(root, "fabrics")
 Sysfs.__init__.__defaults__ = (Path(root, "sys"),)
+if Path(root, "failing-disk").exists():
+    from rds_csi.staging import StagingStore
+    async def fail(store):
+        raise OSError(5, "Input/output error")
+    StagingStore._volumes = fail
 if unkillable:
     process.SubprocessRunner.__init__.__kwdefaults__["signal_group"] = lambda pid, number: None
 cli.main(arguments)
@@ -429,7 +434,7 @@ async def test_clean_up_leaves_what_a_record_that_cannot_be_read_is_about(tmp_pa
 
 @pytest.mark.requirement("NODE-03")
 async def test_clean_up_that_fails_does_not_hold_up_the_start(tmp_path: Path) -> None:
-    (tmp_path / "state").write_text("not a directory")
+    (tmp_path / "failing-disk").touch()
     async with node(tmp_path, "refuses") as process:
         await until(lambda: "listening" in process.events())
         events = process.events()
