@@ -24,6 +24,7 @@ from typing import Final, Protocol
 
 import structlog
 
+from rds_csi.causes import note
 from rds_csi.errors import (
     CommandFailed,
     CommandStuck,
@@ -196,6 +197,8 @@ class SubprocessRunner:
             try:
                 await asyncio.wait({body})
             except asyncio.CancelledError as error:
+                if cancellation is None:
+                    note(f"{run.program} had not ended")
                 cancellation = cancellation or error
                 run.stop.set()
         if cancellation is not None:

@@ -8,6 +8,7 @@ Nothing here knows a deadline. Callers run under ``asyncio.timeout``; cancellati
 at once, because ``backoff`` never catches ``CancelledError``.
 """
 
+import asyncio
 import random
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from typing import Any, TypeVar
 import backoff
 import structlog
 
+from rds_csi.causes import note_failure
 from rds_csi.errors import DriverError
 
 T = TypeVar("T")
@@ -91,7 +93,8 @@ async def retrying(
 ) -> T:
     """Await ``attempt()`` until it succeeds, fails for good, or the attempts are used up.
 
-    Raises the last attempt's own error. ``what`` names the work in the log; ``on_retry`` is
+    Raises the last attempt's own error. Cancelled, it notes with what the last attempt failed
+    (:mod:`rds_csi.causes`). ``what`` names the work in the log; ``on_retry`` is
     told of each repetition (a metric).
     """
     source = rng if rng is not None else random.SystemRandom()
@@ -99,14 +102,17 @@ async def retrying(
     def stretched(wait: float) -> float:
         return wait * (1.0 + policy.jitter * source.random())
 
+    failed: list[BaseException] = []
+
     def report(details: Any) -> None:
+        failed[:] = [details["exception"]]
         log.warning(
             "retrying",
             what=what,
             attempt=details["tries"],
             of=policy.attempts,
             wait_s=round(details.get("wait", 0.0), 3),
-            error=str(details.get("exception", "")),
+            error=str(details["exception"]),
         )
         if on_retry is not None:
             on_retry()
@@ -127,7 +133,12 @@ async def retrying(
     async def run() -> T:
         return await attempt()
 
-    return await run()
+    try:
+        return await run()
+    except asyncio.CancelledError:
+        for error in failed:
+            note_failure(error)
+        raise
 
 
 def delays(

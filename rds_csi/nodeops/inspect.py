@@ -4,6 +4,7 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
+from rds_csi.causes import noting
 from rds_csi.errors import FailedPrecondition, PathNotFound, SizeOutOfRange, Unavailable
 from rds_csi.filesystem import paths
 from rds_csi.filesystem.devices import BlockDevices
@@ -124,7 +125,8 @@ class Inspector:
         size = 0
         for attempt in range(_ATTEMPTS):
             if attempt:
-                await asyncio.sleep(_PAUSE)
+                with noting(f"its device still had {size} bytes instead of {required}"):
+                    await asyncio.sleep(_PAUSE)
             await self._initiator.rescan(nqn, volume=volume)
             namespace = self._initiator.find(nqn)
             if namespace is None:

@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+from rds_csi.causes import noting
 from rds_csi.errors import CommandStuck, ConnectFailed
 from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.sysfs import Namespace, Sysfs
@@ -84,7 +85,8 @@ class Readiness:
             if loop.time() >= rescan_at:
                 rescan_at = end
                 await self._rescan(nqn, volume)
-            await asyncio.sleep(self._timings.poll)
+            with noting(f"its device had not appeared: {why}"):
+                await asyncio.sleep(self._timings.poll)
         await self._probe(namespace, volume)
         return namespace
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import asyncssh
 import structlog
 
+from rds_csi.causes import note
 from rds_csi.clock import Clock, SystemClock
 from rds_csi.errors import DriverError, OutcomeUnknown, Unavailable
 from rds_csi.routeros import script
@@ -152,6 +153,13 @@ class Session:
             raise Unavailable(
                 f"no free channel to the RDS within {limit:g} s", volume=volume
             ) from None
+        except asyncio.CancelledError:
+            note(
+                "the RDS had not answered the command"
+                if exchange.sent
+                else "no channel to the RDS was free or connected yet"
+            )
+            raise
         except DriverError as error:
             error.volume = error.volume or volume
             raise

@@ -13,6 +13,7 @@ from typing import Any, Final, Generic, TypeVar
 
 import structlog
 
+from rds_csi.causes import Causes, collect
 from rds_csi.errors import (
     OPEN,
     CommandStuck,
@@ -182,7 +183,7 @@ class Operations:
 
 
 async def _attempt(operation: Operation, work: Callable[[], Awaitable[T]]) -> _Outcome[T]:
-    timer = asyncio.timeout(operation.timeout)
+    timer, causes = asyncio.timeout(operation.timeout), collect()
     try:
         async with timer:
             return _Outcome(value=await work())
@@ -190,7 +191,7 @@ async def _attempt(operation: Operation, work: Callable[[], Awaitable[T]]) -> _O
         if timer.expired():
             # Whatever the work made of being stopped: the outcome is open, not an error of ours.
             what = f"{operation.rpc} did not end within {operation.timeout:.1f} s"
-            return _Outcome(error=_open(DeadlineExceeded, what, operation, error))
+            return _Outcome(error=_open(DeadlineExceeded, what, operation, error, causes))
         if operation.cancelled:
             what = f"{operation.rpc} was stopped"
         elif isinstance(error, asyncio.CancelledError):
@@ -200,14 +201,19 @@ async def _attempt(operation: Operation, work: Callable[[], Awaitable[T]]) -> _O
             what = f"{operation.rpc} failed, and a program it started does not end"
         else:
             return _Outcome(error=error)
-        return _Outcome(error=_open(OutcomeUnknown, what, operation, error))
+        return _Outcome(error=_open(OutcomeUnknown, what, operation, error, causes))
 
 
 def _open(
-    kind: type[DriverError], what: str, operation: Operation, cause: BaseException
+    kind: type[DriverError],
+    what: str,
+    operation: Operation,
+    cause: BaseException,
+    causes: Causes,
 ) -> DriverError:
     said = f": {cause}" if isinstance(cause, DriverError) else ""
-    error = kind(what + said, volume=operation.volume, advice="it is safe to repeat")
+    advice = "; ".join(filter(None, [causes.advice, "it is safe to repeat"]))
+    error = kind("; ".join([what + said, *causes.texts]), volume=operation.volume, advice=advice)
     error.__cause__ = cause
     return error
 

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from rds_csi.causes import collect
 from rds_csi.errors import (
     CommandFailed,
     CommandStuck,
@@ -374,3 +375,13 @@ def test_the_end_of_the_event_loop_leaves_no_process(tmp_path: Path) -> None:
     )
     assert ended.stderr == ""
     assert not alive(int(pid_file.read_text()))
+
+
+async def test_what_ran_when_its_caller_was_cancelled_is_noted(runner: SubprocessRunner) -> None:
+    causes = collect()
+    task = asyncio.create_task(runner.run(["sleep", "60"], timeout=60))
+    await asyncio.sleep(0.05)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert causes.texts == ["sleep had not ended"]

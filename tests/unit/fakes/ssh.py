@@ -6,6 +6,7 @@ with a line is the simulator's business.
 
 import asyncio
 import re
+from collections import OrderedDict
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
@@ -42,6 +43,8 @@ class FakeRds:
 
     def __init__(self, directory: Path, *host_keys: asyncssh.SSHKey) -> None:
         self.host_keys = list(host_keys) or [key()]
+        self.signatures: tuple[str, ...] = ()
+        """The algorithms with which it signs; any that its host keys can, if empty."""
         self.client_keys = [key()]
         self.answer: Answer = succeed
         self.version = VERSION
@@ -88,6 +91,12 @@ class FakeRds:
             def connection_made(self, conn: asyncssh.SSHServerConnection) -> None:
                 self.conn = conn
                 fake.connections.append(conn)
+                if fake.signatures:
+                    able = conn._server_host_keys
+                    conn._server_host_keys = OrderedDict(
+                        (name, able[name]) for name in map(str.encode, fake.signatures)
+                    )
+                    conn._server_host_key_algs = list(conn._server_host_keys)
 
             def connection_lost(self, exc: Exception | None) -> None:
                 fake.connections.remove(self.conn)

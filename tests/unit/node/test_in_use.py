@@ -1,9 +1,11 @@
 """A volume in use: NodeGetVolumeStats and NodeExpandVolume; and what the node says of itself."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
 
+from rds_csi.causes import collect
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import (
     Code,
@@ -232,3 +234,13 @@ async def test_the_node_says_who_it_is_and_what_it_offers(host: FakeHost) -> Non
     offered = {int(each.rpc.type) for each in reply.capabilities if each.rpc is not None}
     volume_condition = 4  # of CSI 1.12, for kubelets that know no other
     assert offered == {1, 2, 3, volume_condition, 5, 7, 8}
+
+
+@pytest.mark.looptime
+async def test_a_deadline_while_a_device_does_not_grow_knows_its_size(host: FakeHost) -> None:
+    calls = await published(host)
+    causes = collect()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(5):
+            await calls.expand(2 * SIZE)
+    assert causes.texts == [f"its device still had {SIZE} bytes instead of {2 * SIZE}"]

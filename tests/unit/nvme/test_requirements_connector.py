@@ -9,6 +9,7 @@ import pytest
 import structlog.testing
 
 import rds_csi.nvme
+from rds_csi.causes import collect
 from rds_csi.errors import (
     Code,
     CommandStuck,
@@ -292,3 +293,18 @@ async def test_a_missing_module_is_said_before_anything_is_run(kernel: Kernel) -
     kernel.fabrics.unlink()
     with pytest.raises(NotReady, match="modprobe nvme-tcp"):
         await kernel.connector().connect_with_config(TARGET, ConnectionConfig())
+
+
+async def test_a_deadline_amid_a_connect_knows_what_was_waited_for(kernel: Kernel) -> None:
+    """Through the scope's task and the retries."""
+    kernel.size = None
+    kernel.works()
+    causes = collect()
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(30):
+            await kernel.connector().connect_with_retry(TARGET, ConnectionConfig())
+    why = "the connection has no namespace 1"
+    assert causes.texts == [
+        f"its device had not appeared: {why}",
+        f"the last attempt failed: device did not appear within 20 s: {why}",
+    ]

@@ -3,11 +3,20 @@
 import asyncio
 import os
 import random
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from rds_csi.errors import NotAuthorised, NotReady, OutcomeUnknown, ShuttingDown, Unavailable
+from rds_csi.causes import collect
+from rds_csi.errors import (
+    NotAuthorised,
+    NotReady,
+    OutcomeUnknown,
+    ShuttingDown,
+    Unavailable,
+    UntrustedHostKey,
+)
 from rds_csi.routeros.session import Session
 from rds_csi.routeros.settings import host_key_algorithms, trusted_keys
 from tests.unit.fakes.ssh import FakeRds, Gate, Process, key, public_text, succeed, until
@@ -183,6 +192,55 @@ async def test_two_host_keys_may_be_pinned_and_of_any_two_types_the_right_one_is
             await session.close()
 
 
+@pytest.mark.parametrize(
+    ("kind", "signature"),
+    [
+        ("ssh-rsa", "rsa-sha2-256"),
+        ("ssh-rsa", "rsa-sha2-512"),
+        ("ssh-ed25519", "ssh-ed25519"),
+        ("ecdsa-sha2-nistp256", "ecdsa-sha2-nistp256"),
+    ],
+)
+async def test_a_pinned_key_is_taken_with_each_signature_that_is_safe(
+    tmp_path: Path, kind: str, signature: str
+) -> None:
+    rds = FakeRds(tmp_path, key(kind))
+    rds.signatures = (signature,)
+    async with rds:
+        session = Session(rds.settings())
+        await session.execute("x")
+        await session.close()
+
+
+@pytest.mark.parametrize("signature", ["ssh-rsa", "ssh-rsa-sha224@ssh.com"])
+async def test_a_pinned_rsa_key_is_not_taken_with_a_signature_that_can_be_forged(
+    tmp_path: Path, signature: str
+) -> None:
+    """SHA-1 and its like: the SSH library would offer them, if it were not told what to offer."""
+    rds = FakeRds(tmp_path, key("ssh-rsa"))
+    rds.signatures = (signature,)
+    async with rds:
+        session = Session(rds.settings())
+        with pytest.raises(UntrustedHostKey, match="agrees on no algorithm"):
+            await session.execute("x")
+        assert rds.greetings == 0
+        await session.close()
+
+
+@pytest.mark.parametrize("pinned", ["ssh-rsa", "ssh-ed25519", "ecdsa-sha2-nistp256"])
+@pytest.mark.parametrize("shown", ["ssh-rsa", "ssh-ed25519", "ecdsa-sha2-nistp256"])
+async def test_another_key_than_the_pinned_one_is_refused_whatever_its_type(
+    tmp_path: Path, pinned: str, shown: str
+) -> None:
+    async with FakeRds(tmp_path, key(shown)) as rds:
+        session = Session(rds.settings(host_keys=(public_text(key(pinned)),)))
+        why = "not pinned" if pinned == shown else "agrees on no algorithm"
+        with pytest.raises(UntrustedHostKey, match=why):
+            await session.execute("x")
+        assert rds.greetings == 0
+        await session.close()
+
+
 async def test_known_hosts_lines_can_be_pinned(tmp_path: Path) -> None:
     async with FakeRds(tmp_path) as rds:
         text = f"# RDS\n[rds.example]:2222,10.0.0.1 {public_text(rds.host_keys[0])} comment\n\n"
@@ -345,3 +403,29 @@ async def test_each_command_is_counted_and_reported(tmp_path: Path) -> None:
     assert seen == [("ok", True), ("failed", True), ("unknown", True)]
     assert session.statistics.execs == 3
     assert session.statistics.failures == 2
+
+
+async def test_a_deadline_knows_whether_the_rds_had_been_asked(tmp_path: Path) -> None:
+    async def never(process: Process, _nonce: str, _command: str) -> None:
+        await process.wait_closed()
+
+    async def cancelled_once(ready: Callable[[], bool]) -> list[str]:
+        causes = collect()
+        task = asyncio.create_task(session.execute("x"))
+        await until(ready)
+        task.cancel()
+        await asyncio.wait([task])
+        return causes.texts
+
+    async with FakeRds(tmp_path) as rds:
+        rds.answer = never
+        session = Session(rds.settings(channels=1, command_timeout=60.0))
+        holder = asyncio.create_task(session.execute("first"))
+        await until(lambda: rds.running == 1)
+        waits = await cancelled_once(lambda: session.statistics.waiting == 1)
+        assert waits == ["no channel to the RDS was free or connected yet"]
+        holder.cancel()
+        await until(lambda: session.statistics.running == 0)
+        asked = await cancelled_once(lambda: rds.running == 1)
+        assert asked == ["the RDS had not answered the command"]
+        await session.close()

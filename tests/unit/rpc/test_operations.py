@@ -4,8 +4,10 @@ import asyncio
 
 import pytest
 
+from rds_csi.causes import noting
 from rds_csi.errors import (
     OPEN,
+    Code,
     CommandStuck,
     DeadlineExceeded,
     Internal,
@@ -16,7 +18,9 @@ from rds_csi.errors import (
     Unavailable,
     VolumeNotFound,
 )
+from rds_csi.retry import retrying
 from rds_csi.rpc import Operations
+from rds_csi.scope import Scope
 
 pytestmark = pytest.mark.looptime
 
@@ -125,6 +129,69 @@ async def test_an_error_while_tidying_up_does_not_hide_that_the_time_is_up(opera
     # INTERNAL would tell the provisioner that no volume exists.
     with pytest.raises(DeadlineExceeded, match="broken pipe"):
         await run(operations, work)
+
+
+async def refused():
+    raise Unavailable("RDS 192.0.2.1:22 cannot be reached: refused", advice="is it up?")
+
+
+async def test_a_deadline_amid_retries_names_the_last_cause_and_its_advice(operations):
+    """Also through a task of its own and the scope, as connects are run."""
+    scope = Scope()
+
+    def connect():
+        return scope.run(lambda: retrying(refused, what="connect"))
+
+    with pytest.raises(DeadlineExceeded) as caught:
+        await run(operations, connect)
+    assert str(caught.value) == (
+        "volume v: NodeStageVolume did not end within 10.0 s; the last attempt failed: "
+        "RDS 192.0.2.1:22 cannot be reached: refused (is it up?; it is safe to repeat)"
+    )
+    assert caught.value.code is Code.DEADLINE_EXCEEDED
+
+
+async def test_an_operation_that_is_stopped_amid_retries_names_the_last_cause(operations):
+    task = asyncio.create_task(run(operations, lambda: retrying(refused, what="x"), seconds=100))
+    await asyncio.sleep(5)
+    await operations.close(0, 1)
+    with pytest.raises(OutcomeUnknown, match=r"was stopped; the last attempt failed: RDS .*is it"):
+        await task
+
+
+async def test_causes_are_those_of_one_operation_and_of_failures_that_lasted(operations):
+    attempts = []
+
+    async def late():
+        attempts.append(1)
+        if len(attempts) == 1:
+            await refused()
+
+    async def recovers():
+        await retrying(late, what="x")
+        await asyncio.sleep(60)
+
+    first = asyncio.create_task(run(operations, recovers, volume="v"))
+    second = asyncio.create_task(run(operations, lambda: retrying(refused, what="x"), volume="w"))
+    with pytest.raises(DeadlineExceeded) as caught:
+        await first
+    assert "last attempt" not in str(caught.value)
+    with pytest.raises(DeadlineExceeded, match="last attempt failed: RDS"):
+        await second
+
+
+async def test_what_was_waited_for_is_named_innermost_first(operations):
+    async def attempt():
+        with noting("its device had not appeared"):
+            if asyncio.get_running_loop().time() < 5:
+                raise Unavailable("refused")
+            await asyncio.sleep(60)
+
+    with pytest.raises(
+        DeadlineExceeded,
+        match=r"10\.0 s; its device had not appeared; the last attempt failed: refused \(it is",
+    ):
+        await run(operations, lambda: retrying(attempt, what="x"))
 
 
 async def test_a_timeout_of_the_work_itself_passes(operations):
