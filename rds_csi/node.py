@@ -97,7 +97,7 @@ class Node(csi.NodeBase):
             volumes=volumes,
             mounts=mounts,
             devices=devices,
-            contents=Contents(formatter=Formatter(runner, devices), grower=grower, store=store),
+            contents=Contents(formatter=Formatter(devices), grower=grower, store=store),
             handovers=handovers,
             uses=uses,
             store=store,

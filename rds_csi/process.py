@@ -58,6 +58,7 @@ PACKAGES: Final[Mapping[str, str]] = {
     "umount": "mount",
     "xfs_admin": "xfsprogs",
     "xfs_growfs": "xfsprogs",
+    "xfs_logprint": "xfsprogs",
     "xfs_repair": "xfsprogs",
 }
 """Which Debian package brings a program."""

@@ -2,7 +2,8 @@
 
 Sysfs (``/sys/dev/block/MAJOR:MINOR``) answers from the kernel's memory, also when the device's
 target is gone. Opening or reading the device may wait for as long as the outage lasts, so that
-is done by :mod:`rds_csi.filesystem.probe` in a child with a deadline.
+is done by :mod:`rds_csi.filesystem.probe` in a child with a deadline. The same program proves
+whose device it is: a name or a number is no identity.
 """
 
 import json
@@ -14,10 +15,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rds_csi.errors import CommandFailed, FailedPrecondition, VolumeInUse
+from rds_csi.errors import (
+    CommandFailed,
+    CommandTimeout,
+    FailedPrecondition,
+    NotReady,
+    Unavailable,
+    VolumeInUse,
+)
 from rds_csi.filesystem import probe
 from rds_csi.filesystem.mounts import DeviceNumber
-from rds_csi.process import Result, Runner
+from rds_csi.process import PACKAGES, Result, Runner
 
 _SECTOR: Final = 512
 """Bytes; sysfs counts in these whatever the device's own block is."""
@@ -47,17 +55,41 @@ class Device:
 
 
 @dataclass(frozen=True, slots=True)
+class Superblock:
+    """The first superblock of a device: ``family`` is ``ext`` or ``xfs``.
+
+    ``finished``: mkfs wrote its last, so it is a file system. ``replay``: its journal has to be
+    replayed before it shows all that was written; None where that was not asked for.
+    """
+
+    family: str
+    uuid: str
+    finished: bool
+    replay: bool | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Inspection:
-    """What the samples of a device show, see :mod:`rds_csi.filesystem.probe`.
+    """What direct reads of a device show, see :mod:`rds_csi.filesystem.probe`.
 
     ``size`` in bytes. ``data`` is the offset of the first byte found that is not zero.
-    ``unfinished`` is the UUID of an xfs whose mkfs did not finish. ``digest`` is of all samples.
+    ``copies`` are the UUIDs of superblocks elsewhere than at the start, ``foreign`` names what no
+    mkfs of ours leaves. ``digest`` is of all samples. ``blkid`` is what it says of them.
     """
 
     size: int
     data: int | None
-    unfinished: str | None
+    superblock: Superblock | None
+    copies: tuple[str, ...]
+    foreign: tuple[str, ...]
     digest: str
+    blkid: Result
+
+    @property
+    def unfinished(self) -> str | None:
+        """The UUID of an xfs whose mkfs did not finish."""
+        found = self.superblock
+        return found.uuid if found is not None and not found.finished else None
 
 
 class BlockDevices:
@@ -100,37 +132,72 @@ class BlockDevices:
         if self.read_only(device.devno) == read_only:
             return
         flag = "--setro" if read_only else "--setrw"
-        await self._runner.run(["blockdev", flag, str(device.path)], timeout=_QUICK, volume=volume)
+        command = ["blockdev", flag, str(device.path)]
+        await self.run_on(device, command, timeout=_QUICK, volume=volume)
         if self.read_only(device.devno) != read_only:
             wanted = "read-only" if read_only else "writable"
             raise FailedPrecondition(f"{device.path} cannot be made {wanted}", volume=volume)
 
-    async def inspect(self, device: Device, *, volume: str) -> Inspection:
-        """Read samples of the device.
+    def prove(self, device: Device, *, volume: str) -> None:
+        """Raise :class:`Unavailable` unless the device's number is this volume's now.
+
+        Asked of sysfs alone, so it holds for as long as something (a mount, a descriptor) keeps
+        the number from being given to another device.
+        """
+        try:
+            probe.prove(str(self._root), device.number, device.nqn, device.host_nqn)
+        except probe.Refused as error:
+            raise _not_ours(device, str(error), volume) from None
+
+    async def inspect(self, device: Device, *, log: bool = False, volume: str) -> Inspection:
+        """Read samples of the device; with ``log``, also whether an xfs has a log to replay.
 
         Raises :class:`CommandFailed` where one cannot be read, :class:`CommandTimeout` where the
-        device does not answer.
+        device does not answer, :class:`Unavailable` where it is not the volume's any more.
         """
-        result = await self._probe(["inspect", *_names(device)], _INSPECT, volume)
-        return Inspection(**json.loads(result.stdout))
+        words = ["inspect", *(["log"] if log else [])]
+        found = json.loads((await self._probe(device, words, _INSPECT, volume)).stdout)
+        superblock, blkid = found["superblock"], found["blkid"]
+        return Inspection(
+            size=found["size"],
+            data=found["data"],
+            superblock=None if superblock is None else Superblock(**superblock),
+            copies=tuple(found["copies"]),
+            foreign=tuple(found["foreign"]),
+            digest=found["digest"],
+            blkid=Result(blkid["status"], blkid["output"], blkid["errors"]),
+        )
 
     async def run_on(
         self,
         device: Device,
-        inspection: Inspection,
         command: Sequence[str],
         *,
+        digest: str = "-",
         timeout: float,  # noqa: ASYNC109 - the deadline ends a program, not a coroutine
         volume: str,
     ) -> Result:
-        """Run ``command`` if the device is still the one inspected, with the same content.
+        """Run ``command`` on the device, proven to be the volume's before and after.
 
-        The device's name cannot pass to another device between this check and the end of the
-        command. Raises :class:`CommandFailed` from the check and from the command.
+        The device's name and number cannot pass to another device between the first proof and
+        the end of the command. With ``digest``, it runs only if the samples still have that one.
+        Raises :class:`CommandFailed` from the command, :class:`Unavailable` where the device is
+        not, or was not to the end, the volume's.
         """
-        return await self._probe(
-            ["run", *_names(device), inspection.digest, *command], timeout, volume
-        )
+        try:
+            result = await self._probe(device, ["run", digest, *command], timeout, volume)
+        except CommandFailed as error:
+            if error.returncode == probe.CHANGED:
+                raise
+            raise CommandFailed(
+                f"{command[0]} failed with status {error.returncode}: "
+                f"{error.stderr.strip()[-500:]}",
+                returncode=error.returncode,
+                stderr=error.stderr,
+                volume=volume,
+            ) from None
+        self.prove(device, volume=volume)
+        return result
 
     async def require_unclaimed(self, device: Device, *, volume: str) -> None:
         """Raise :class:`VolumeInUse` if something in the kernel still holds the device.
@@ -138,7 +205,7 @@ class BlockDevices:
         That is a mount in any mount namespace, also one we cannot see, device mapper, or swap.
         """
         try:
-            await self._probe(["claim", *_names(device)], _QUICK, volume)
+            await self._probe(device, ["claim"], _QUICK, volume)
         except CommandFailed as error:
             if error.returncode != probe.HELD:
                 raise
@@ -150,8 +217,24 @@ class BlockDevices:
                 f"grep {device.number} /proc/[0-9]*/mountinfo",
             ) from error
 
-    async def _probe(self, arguments: Sequence[str], seconds: float, volume: str) -> Result:
-        return await self._runner.run([*_PROBE, *arguments], timeout=seconds, volume=volume)
+    async def _probe(
+        self, device: Device, words: Sequence[str], seconds: float, volume: str
+    ) -> Result:
+        whose = (str(self._root), str(device.path), device.number, device.nqn, device.host_nqn)
+        try:
+            return await self._runner.run([*_PROBE, *whose, *words], timeout=seconds, volume=volume)
+        except CommandFailed as error:
+            if error.returncode == probe.OTHER:
+                raise _not_ours(device, error.stderr.strip(), volume) from error
+            if error.returncode == probe.MISSING:
+                raise _missing(error.stderr.strip(), volume) from error
+            self.prove(device, volume=volume)  # if it is gone, that is the reason
+            raise
+        except CommandTimeout as error:
+            name = words[2] if words[0] == "run" else f"{words[0]} of {device.path}"
+            raise CommandTimeout(
+                f"{name} took longer than {seconds:g} s and was killed", volume=volume
+            ) from error
 
     def _directory(self, devno: DeviceNumber) -> Path:
         return self._root / "dev" / "block" / f"{devno[0]}:{devno[1]}"
@@ -163,5 +246,18 @@ class BlockDevices:
             return None  # the device went away before or while it was read
 
 
-def _names(device: Device) -> tuple[str, str]:
-    return str(device.path), device.number
+def _not_ours(device: Device, why: str, volume: str) -> Unavailable:
+    return Unavailable(
+        f"{device.path} is not its device any more: {why}",
+        volume=volume,
+        advice="the kernel gave the connection up; the next call connects anew",
+    )
+
+
+def _missing(program: str, volume: str) -> NotReady:
+    package = PACKAGES.get(program)
+    return NotReady(
+        f"the program {program} cannot be run: there is none",
+        volume=volume,
+        advice=f"it is in the Debian package {package}" if package else "",
+    )

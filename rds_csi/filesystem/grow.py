@@ -3,6 +3,9 @@
 Both kinds grow while they are mounted, and only so: growing ext4 offline would need a full
 check first. It is asked for after each expansion and at each stage, because a volume may have
 grown while no node had it.
+
+The mount keeps its device's name and number from being given to another one. So it is enough to
+prove, before and after, that the device of this mount is the volume's.
 """
 
 import re
@@ -39,6 +42,13 @@ class Grower:
         Raises :class:`Internal` where the file system is smaller than its device afterwards, and
         :class:`Unavailable` where the device is gone.
         """
+        if mount.devno != device.devno:
+            raise Unavailable(
+                f"{mount.point} shows device {mount.devno}, not {device.number}",
+                volume=volume,
+                advice="the kernel gave the connection up; the next call looks again",
+            )
+        self._devices.prove(device, volume=volume)
         size = self._devices.size(device.devno)
         if size is None:
             raise Unavailable(f"{device.path} is gone", volume=volume)
@@ -51,7 +61,7 @@ class Grower:
             else ["resize2fs", str(device.path)]
         )
         try:
-            await self._runner.run(command, timeout=_GROW, volume=volume)
+            await self._devices.run_on(device, command, timeout=_GROW, volume=volume)
         except CommandFailed as error:
             raise Internal(
                 f"the {mount.fs_type} on {device.path} could not be grown: "
@@ -78,7 +88,12 @@ class Grower:
         else:
             command = ["dumpe2fs", "-h", str(device.path)]
             pattern = r"(?s)^Block count:\s+(\d+)$.*?^Block size:\s+(\d+)$"
-        result = await self._runner.run(command, timeout=_QUICK, volume=volume)
+        try:
+            result = await self._runner.run(command, timeout=_QUICK, volume=volume)
+        except CommandFailed:
+            self._devices.prove(device, volume=volume)  # if it is gone, that is the reason
+            raise
+        self._devices.prove(device, volume=volume)
         found = re.search(pattern, result.stdout, re.MULTILINE)
         if found is None:
             raise Internal(

@@ -15,7 +15,7 @@ from typing import Final
 
 import structlog
 
-from rds_csi.errors import CommandFailed, FailedPrecondition, Internal, VolumeInUse
+from rds_csi.errors import CommandFailed, Internal, VolumeInUse
 from rds_csi.process import Runner
 
 log = structlog.get_logger(__name__)
@@ -30,7 +30,7 @@ _FLAGS_OF_A_MOUNT: Final = frozenset(
 """Flags that belong to one mount and not to the file system. Remounting a bind mount sets all of
 them anew, so those that shall stay are repeated (``mount(2)``, MS_REMOUNT with MS_BIND)."""
 _TIMEOUT: Final = 60.0
-"""Seconds for one ``mount`` or ``umount``; replaying a large journal takes some."""
+"""Seconds for one ``mount`` or ``umount``."""
 _DEEPEST_STACK: Final = 128
 
 
@@ -219,35 +219,21 @@ class Mounts:
         """See :meth:`MountTable.uses`."""
         return self.look().uses(devno)
 
-    async def mount(
-        self, device: Path, point: str, *, fs_type: str, options: Sequence[str], volume: str
-    ) -> Mount:
-        """Mount the file system on ``device`` at ``point``; returns what the table then shows.
-
-        Raises :class:`FailedPrecondition` with the kernel's words where it does not take the
-        file system, :class:`Internal` if the table does not show the mount.
-        """
-        try:
-            await self._run(
-                ["mount", "-t", fs_type, "-o", ",".join(options), str(device), point], volume
-            )
-        except CommandFailed as error:
-            raise FailedPrecondition(
-                f"{device} cannot be mounted as {fs_type}: {error.stderr.strip()}",
-                volume=volume,
-                advice="see the kernel's log on the node; a damaged file system has to be "
-                "repaired by a person (fsck.ext4 or xfs_repair)",
-            ) from error
-        return self._visible(point, volume)
+    def visible(self, point: str, volume: str) -> Mount:
+        """What was just mounted at ``point``; :class:`Internal` if the table shows nothing."""
+        found = self.at(point)
+        if not found:
+            raise Internal(f"mount reported success but nothing is at {point}", volume=volume)
+        return found[-1]
 
     async def bind(self, source: str, point: str, *, read_only: bool, volume: str) -> Mount:
-        """Show the directory or device node ``source`` at ``point`` as well.
+        """Show the directory ``source`` at ``point`` as well.
 
         The flags of the source's mount stay. Raises :class:`Internal` if the table does not
         show the mount, or shows it writable although it was to be read-only.
         """
         await self._run(["mount", "--bind", source, point], volume)
-        mount = self._visible(point, volume)
+        mount = self.visible(point, volume)
         if not read_only:
             return mount
         return await self.make_read_only(mount, volume=volume)
@@ -258,7 +244,7 @@ class Mounts:
         await self._run(
             ["mount", "-o", ",".join(["remount", "bind", "ro", *kept]), mount.point], volume
         )
-        changed = self._visible(mount.point, volume)
+        changed = self.visible(mount.point, volume)
         if not changed.read_only:
             raise Internal(f"the mount at {mount.point} did not become read-only", volume=volume)
         return changed
@@ -292,12 +278,6 @@ class Mounts:
 
     async def _run(self, args: Sequence[str], volume: str) -> None:
         await self._runner.run(args, timeout=_TIMEOUT, volume=volume)
-
-    def _visible(self, point: str, volume: str) -> Mount:
-        found = self.at(point)
-        if not found:
-            raise Internal(f"mount reported success but nothing is at {point}", volume=volume)
-        return found[-1]
 
 
 def _index(content: bytes) -> dict[bytes, list[bytes]]:

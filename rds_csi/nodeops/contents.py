@@ -53,6 +53,8 @@ class Contents:
             content_expected=wanted.content_expected,
             mark=mark,
             volume=wanted.volume,
+            # Readers on several nodes write nothing; the only one has the kernel do it.
+            replay=not (wanted.read_only and wanted.capability.mode.multi_node),
         )
         if examination.state is State.READY:
             return

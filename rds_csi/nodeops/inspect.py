@@ -84,12 +84,20 @@ class Inspector:
         nqn, namespace = found
         table = self._mounts.look()
         shown = self.shown(table, path, namespace)
-        in_use = table.of_file_system(namespace.devno)
-        if not shown and not (block and not in_use and paths.kind(path) != "absent"):
+        mounts = table.of_file_system(namespace.devno)
+        if not shown and not (block and not mounts and paths.kind(path) != "absent"):
             raise PathNotFound(f"it is not at {path}", volume=volume)
         record = await self._store.read(volume)
         _require_current(record, volume)
+        before = namespace.devno
         namespace = await self._grown(nqn, capacity.required, volume)
+        if namespace.devno != before:
+            raise Unavailable(
+                "its device was given up and came back under another number",
+                volume=volume,
+                advice="restart the pods that use it; they still have the former one mounted",
+            )
+        in_use = self._mounts.of_file_system(namespace.devno)
         if capacity.limit and namespace.size > capacity.limit:
             raise SizeOutOfRange(
                 f"it has {namespace.size} bytes, above limit_bytes {capacity.limit}", volume=volume
@@ -97,12 +105,13 @@ class Inspector:
         writable = [
             mount for mount in in_use if not mount.read_only and not mount.file_system_read_only
         ]
+        device = self._volumes.device(nqn, namespace)
         if writable:
             # Through the staging mount, if that is one: a published one may be of a directory.
-            device = self._volumes.device(nqn, namespace)
             await self._grower.grow(device, writable[0], volume=volume)
             if record is not None and record.ungrown:
                 await self._store.write(replace(record, ungrown=""))
+        self._devices.prove(device, volume=volume)
         return namespace.size
 
     def shown(self, table: MountTable, path: str, namespace: Namespace) -> str:

@@ -21,6 +21,7 @@ from rds_csi.errors import (
     VolumeMismatch,
 )
 from rds_csi.filesystem import paths
+from rds_csi.filesystem.attach import DeviceMounts
 from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.mounts import Mount, Mounts
 from rds_csi.nodeops.handover import Handovers
@@ -61,6 +62,7 @@ class Publisher:
         self._mounts = mounts
         self._devices = devices
         self._handovers = handovers
+        self._attach = DeviceMounts(mounts, devices)
         self._store = store
 
     async def publish(self, wanted: Publish) -> None:
@@ -192,19 +194,27 @@ class Publisher:
 
     async def _show(self, wanted: Publish, device: Device) -> None:
         make = paths.make_file if wanted.block else paths.make_directory
-        source = str(device.path) if wanted.block else wanted.staging_path
         made = make(wanted.path, volume=wanted.volume)
         try:
-            mount = await self._mounts.bind(
-                source, wanted.path, read_only=wanted.read_only, volume=wanted.volume
-            )
-            if mount not in self._published(wanted, device):
-                raise Internal(f"{wanted.path} shows {mount}", volume=wanted.volume)  # noqa: TRY301 - undone like any other
+            if wanted.block:
+                await self._attach.bind(
+                    device, wanted.path, read_only=wanted.read_only, volume=wanted.volume
+                )
+            else:
+                await self._bind_staged(wanted, device)
         except CommandStuck:
             raise  # the stuck program may still mount it
         except Exception as error:
             await self._undo(wanted, error, made=made)
             raise
+
+    async def _bind_staged(self, wanted: Publish, device: Device) -> None:
+        mount = await self._mounts.bind(
+            wanted.staging_path, wanted.path, read_only=wanted.read_only, volume=wanted.volume
+        )
+        if mount not in self._published(wanted, device):
+            raise Internal(f"{wanted.path} shows {mount}", volume=wanted.volume)
+        self._devices.prove(device, volume=wanted.volume)
 
     async def _undo(self, wanted: Publish, failure: Exception, *, made: bool) -> None:
         """Take back what a failed publish did; raises :class:`NotUndone` where that fails too."""

@@ -17,10 +17,10 @@ from rds_csi.errors import (
     CommandStuck,
     DriverError,
     FailedPrecondition,
-    Internal,
     VolumeInUse,
     VolumeMismatch,
 )
+from rds_csi.filesystem.attach import DeviceMounts
 from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import Mount, Mounts
 from rds_csi.filesystem.options import mount_options
@@ -56,6 +56,7 @@ class Stager:
         self._mounts = mounts
         self._devices = devices
         self._contents = contents
+        self._attach = DeviceMounts(mounts, devices)
         self._handovers = handovers
         self._uses = uses
         self._store = store
@@ -197,8 +198,8 @@ class Stager:
         # The mark of a format is gone for good before anybody can write a first byte. Written
         # always: "before" knows nothing of a mark that this call made.
         await self._store.write(wanted.record(before))
-        mount = await self._mounts.mount(
-            device.path,
+        mount = await self._attach.mount(
+            device,
             wanted.path,
             fs_type=fs_type,
             options=mount_options(
@@ -209,9 +210,6 @@ class Stager:
             ),
             volume=wanted.volume,
         )
-        asked = (device.devno, fs_type, wanted.read_only)
-        if (mount.devno, mount.fs_type, mount.read_only) != asked:
-            raise Internal(f"mounted was {mount} instead of {asked}", volume=wanted.volume)
         if not wanted.read_only:
             await self._contents.grow(wanted, device, mount)
 

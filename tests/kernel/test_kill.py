@@ -24,7 +24,7 @@ from tests.lab.shims import Fate, Shims
 from tests.lab.waiting import converge
 from tests.lab.world import KUBELET, MIB, PREFIX, World, claim
 
-PROGRAMS: Final = ("nvme", "mkfs.ext4", "mkfs.xfs", "mount", "umount", "blkid", "resize2fs",
+PROGRAMS: Final = ("nvme", "mkfs.ext4", "mkfs.xfs", "mount", "umount", "resize2fs",
                    "e2fsck", "xfs_growfs", "xfs_repair", "dd", "blockdev", "modprobe",
                    "tune2fs", "xfs_admin", "fsck.ext4")  # fmt: skip
 pytestmark = pytest.mark.timeout(5400)

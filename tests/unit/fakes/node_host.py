@@ -3,6 +3,9 @@
 Every act outside of the driver (a program, a connect, a record on disk) is one step with a
 boundary before and after it; ``mkfs`` has one in its middle as well. ``Steps`` ends the driver
 at any of them. What would lose data on a real node fails the test here.
+
+It plays the kernel's trick as well: :meth:`FakeHost.swap` gives a volume up, and its device's name
+and number to another volume, unless a mount or an open descriptor still keeps them.
 """
 
 import asyncio
@@ -22,6 +25,7 @@ from rds_csi.parameters import ConnectionConfig, Target
 from rds_csi.process import Result
 from rds_csi.staging import StagedVolume, StagingStore
 from tests.unit.fakes.mounts import DEVTMPFS, Entry, FakeMountTable, FileSystem
+from tests.unit.fakes.sysfs import namespace_of
 
 HOST_NQN = "nqn.2014-08.org.nvmexpress:uuid:11111111-2222-4333-8444-555555555555"
 FINISHED = ("ext4", "xfs")
@@ -34,15 +38,22 @@ class Killed(BaseException):
 
 @dataclass(slots=True)
 class Steps:
-    """Counts boundaries, and ends the driver at number ``stop`` by ``how``."""
+    """Counts boundaries, and ends the driver at number ``stop`` by ``how``, or calls ``then``."""
 
     stop: int = 0
     how: str = "kill"
+    then: Callable[[], None] | None = None
+    at: str = ""
+    """The name of the boundary at which to stop, instead of its number."""
     passed: list[str] = field(default_factory=list)
 
     async def boundary(self, what: str) -> None:
         self.passed.append(what)
-        if len(self.passed) != self.stop:
+        if len(self.passed) != self.stop and what != self.at:
+            return
+        self.at = ""
+        if self.then is not None:
+            self.then()
             return
         if self.how == "kill":
             raise Killed(what)
@@ -63,6 +74,8 @@ class Disk:
     data: str = ""
     """What a pod wrote."""
     readable: bool = True
+    replay: bool = False
+    """Its journal has to be replayed, as after a crash."""
     write_protected: bool = False
 
     def make(self, fs_type: str, uuid: str) -> None:
@@ -73,10 +86,39 @@ class Disk:
 class Connection:
     """A connected disk, as the kernel shows it."""
 
-    name: str
-    devno: DeviceNumber
+    number: int
     disk: Disk
     size: int
+
+    @property
+    def name(self) -> str:
+        return f"nvme{self.number}n1"
+
+    @property
+    def devno(self) -> DeviceNumber:
+        return 259, self.number
+
+
+@dataclass(frozen=True, slots=True)
+class Held:
+    """What a program that holds a device was told of it."""
+
+    device: str
+    devno: DeviceNumber
+    nqn: str
+    digest: str
+
+
+def _unwrapped(args: Sequence[str]) -> tuple[tuple[str, ...], Held | None]:
+    """The program meant, and what it holds: ``probe inspect DEVICE``, ``mount ...`` and so on."""
+    count = len(devices._PROBE)
+    if tuple(args[:count]) != devices._PROBE:
+        return tuple(args), None
+    _, device, number, nqn, host_nqn, command, *rest = args[count:]
+    assert host_nqn == HOST_NQN
+    major, _, minor = number.partition(":")
+    digest, *program = rest if command == "run" else ("-", "probe", command, device)
+    return tuple(program), Held(device, (int(major), int(minor)), nqn, digest)
 
 
 class FakeHost:
@@ -86,7 +128,10 @@ class FakeHost:
         self.steps = Steps()
         self.dev = root / "dev"
         self.kubelet = root / "kubelet"
-        self._block = root / "sys" / "dev" / "block"
+        self.sys = root / "sys"
+        self.multipath = True
+        """Which of the kernel's two layouts sysfs has."""
+        self._block = self.sys / "dev" / "block"
         for directory in (self.dev, self.kubelet, self._block):
             directory.mkdir(parents=True)
         self.state = root / "state"
@@ -99,6 +144,9 @@ class FakeHost:
         self.claimed: set[str] = set()
         """Device names that something out of sight holds."""
         self.calls: list[tuple[str, ...]] = []
+        """Programs; of one that holds its device, that program and not the one that holds it."""
+        self.acts: list[tuple[str, str]] = []
+        """What was done to which volume: program and NQN."""
         self.formats = 0
         self.rescans_until_seen = 1
         self.statfs = Result(0, "4096 1000 600 500 100 90\n", "")
@@ -106,6 +154,8 @@ class FakeHost:
         """Programs that fail, by name."""
         self.table = FakeMountTable(root / "mountinfo", dev=self.dev, file_system=self._file_system)
         self._numbers = 0
+        self._held: set[int] = set()
+        """The numbers of devices that are held open."""
 
     def node(self) -> Node:
         """A driver just started on this host."""
@@ -119,7 +169,7 @@ class FakeHost:
             runner=self,
             store=SteppedStore(self.state, self.steps),
             mounts=runner_table,
-            devices=FakeBlockDevices(self, self._block.parent.parent),
+            devices=FakeBlockDevices(self, self.sys),
         )
 
     # The kernel's side of NVMe/TCP
@@ -133,9 +183,9 @@ class FakeHost:
             raise ConnectFailed("connection refused", volume=volume)
         if target.nqn not in self.connections:
             self._plug(target.nqn)
-        await self.steps.boundary("after connect")
         found = self.find(target.nqn)
         assert found is not None
+        await self.steps.boundary("after connect")
         return found
 
     def find(self, nqn: str) -> Namespace | None:
@@ -156,9 +206,10 @@ class FakeHost:
         await self.steps.boundary("before rescan")
         self.rescans_until_seen -= 1
         if self.rescans_until_seen <= 0:
-            found = self.connections[nqn]
-            found.size = found.disk.size
-            self._write_size(found)
+            found = self.connections.get(nqn)
+            if found is not None:
+                found.size = found.disk.size
+                self._write_size(found)
         await self.steps.boundary("after rescan")
 
     def controllers_of(self, wanted: Callable[[str], bool]) -> list[Controller]:
@@ -188,16 +239,27 @@ class FakeHost:
     def owner_of_node(self, name: str) -> str:
         return next((nqn for nqn, each in self.connections.items() if each.name == name), "")
 
-    def _plug(self, nqn: str) -> None:
-        self._numbers += 1
+    def _plug(self, nqn: str, number: int = 0) -> None:
+        self._numbers += not number
         disk = self.rds[nqn]
-        found = Connection(f"nvme{self._numbers}n1", (259, self._numbers), disk, disk.size)
+        found = Connection(number or self._numbers, disk, disk.size)
         self.connections[nqn] = found
         (self.dev / found.name).touch()
-        directory = self._block / f"259:{self._numbers}"
-        directory.mkdir()
+        directory = namespace_of(
+            self.sys, found.devno, nqn, HOST_NQN, name=found.name, multipath=self.multipath
+        )
         (directory / "ro").write_text(f"{int(disk.write_protected)}\n")
         self._write_size(found)
+
+    def swap(self, nqn: str, other: str) -> None:
+        """The kernel gives a volume up and connects another, which gets what names are free."""
+        found = self.connections.get(nqn)
+        if found is None:
+            return
+        mounted = any(entry.devno == found.devno for entry in self.table.entries)
+        kept = mounted or found.number in self._held
+        self.unplug(nqn)
+        self._plug(other, 0 if kept else found.number)
 
     def unplug(self, nqn: str, *, orderly: bool = False) -> None:
         """The device goes away: disconnected, or given up by the kernel."""
@@ -209,7 +271,9 @@ class FakeHost:
         del self.connections[nqn]
         self.table.unplug(str(self.dev / found.name))
         (self.dev / found.name).unlink()
-        shutil.rmtree(self._directory(found))
+        directory = self._directory(found)
+        shutil.rmtree(directory.resolve().parent)
+        directory.unlink()
 
     def _nodes(self, found: Connection) -> list[Entry]:
         return [
@@ -224,9 +288,18 @@ class FakeHost:
     def _write_size(self, found: Connection) -> None:
         (self._directory(found) / "size").write_text(f"{found.size // 512}\n")
 
+    @staticmethod
+    def _is_gone(device: str) -> bool:
+        return not Path(device).exists()
+
     def connection(self, device: str) -> Connection:
         """What is behind a device node."""
-        return next(each for each in self.connections.values() if each.name == Path(device).name)
+        return self.connections[self._nqn(device)]
+
+    def _nqn(self, device: str) -> str:
+        """The NQN behind a device node now."""
+        name = Path(device).name
+        return next(nqn for nqn, each in self.connections.items() if each.name == name)
 
     def _file_system(self, device: str) -> FileSystem | None:
         if not Path(device).exists():
@@ -246,12 +319,10 @@ class FakeHost:
         environment: Mapping[str, str] | None = None,
     ) -> Result:
         del timeout, environment
-        words = tuple(args)
-        if words[: len(devices._PROBE)] == devices._PROBE:
-            words = ("probe", *words[len(devices._PROBE) :])
+        words, held = _unwrapped(args)
         self.calls.append(words)
         await self.steps.boundary(f"before {words[0]}")
-        result = self.refusals.get(words[0]) or await self._program(words)
+        result = await (self._held_open(held, words) if held else self._outcome(words))
         await self.steps.boundary(f"after {words[0]}")
         if check and result.returncode:
             raise CommandFailed(
@@ -262,61 +333,109 @@ class FakeHost:
             )
         return result
 
+    async def _held_open(self, held: "Held", words: tuple[str, ...]) -> Result:
+        """A program on a device that is proven and held open until it ends."""
+        found = self.connections.get(held.nqn)
+        shown = found is not None and (str(self.dev / found.name), found.devno)
+        if shown != (held.device, held.devno):
+            gone = self._is_gone(held.device) and words[:2] == ("probe", "claim")
+            return OK if gone else Result(probe.OTHER, "", f"{held.device} is another one")
+        assert found is not None
+        if held.digest not in ("-", self._digest(found)):
+            return Result(probe.CHANGED, "", "the content has changed")
+        self._held.add(found.number)
+        try:
+            await self.steps.boundary(f"{words[0]} holds the device")
+            return await self._outcome(words)
+        finally:
+            self._held.discard(found.number)
+
+    async def _outcome(self, words: tuple[str, ...]) -> Result:
+        return self.refusals.get(words[0]) or await self._program(words)
+
     async def _program(self, words: tuple[str, ...]) -> Result:
         match words:
             case ("mount", "-t", _, "-o", options, device, _):
+                if self._is_gone(device):
+                    return Result(32, "", f"mount: special device {device} does not exist.")
+                self.acts.append(("mount", self._nqn(device)))
                 if options.startswith("rw"):
                     assert not self._mark(device), "mounted with the mark of a format"
                 return self.table.run(words)
+            case ("mount", "--bind", source, _) if Path(source).parent == self.dev:
+                if not self._is_gone(source):
+                    self.acts.append(("bind", self._nqn(source)))
+                return self.table.run(words)
             case ("mount" | "umount", *_):
                 return self.table.run(words)
-            case ("probe", "run", device, devno, digest, *command):
-                inspected = self._inspect(device, devno)
-                if json.loads(inspected.stdout)["digest"] != digest:
-                    return Result(probe.CHANGED, "", "the content has changed")
-                return await self._mkfs(device, command)
+            case ("mkfs.ext4" | "mkfs.xfs", *_, device):
+                return await self._mkfs(device, words)
         return self._quick_program(words)
 
     def _quick_program(self, words: tuple[str, ...]) -> Result:
-        """Those that the driver gives a device as their last word."""
+        """Those that the driver gives a device, or a mount of one, as their last word."""
         last = words[-1]
-        programs: dict[tuple[str, ...], Callable[[], Result]] = {
-            ("blkid", "-p", "-o", "export"): lambda: self._blkid(self.connection(last).disk),
-            ("blockdev", "--setro"): lambda: self._set_read_only(self.connection(last), True),
-            ("blockdev", "--setrw"): lambda: self._set_read_only(self.connection(last), False),
-            ("dumpe2fs", "-h"): lambda: self._dumpe2fs(self.connection(last)),
-            ("resize2fs",): lambda: self._grow(self.connection(last)),
-            ("xfs_growfs", "-n"): lambda: self._xfs_geometry(self._mounted(last)),
-            ("xfs_growfs", "-d"): lambda: self._grow(self._mounted(last)),
-            ("probe", "inspect", words[-2]): lambda: self._inspect(words[-2], last),
-            ("probe", "claim", words[-2]): lambda: self._claim(words[-2]),
-        }
         if words[:2] == ("stat", "--file-system"):
             return self.statfs
+        if last.startswith(str(self.dev)) and self._is_gone(last):
+            if words[:2] == ("probe", "claim"):
+                return OK
+            return Result(1, "", f"{last}: No such file or directory")
+        programs: dict[tuple[str, ...], Callable[[], Result]] = {
+            ("blockdev", "--setro"): lambda: self._set_read_only(last, True),
+            ("blockdev", "--setrw"): lambda: self._set_read_only(last, False),
+            ("dumpe2fs", "-h"): lambda: self._dumpe2fs(self.connection(last)),
+            ("resize2fs",): lambda: self._grow(self._nqn(last)),
+            ("xfs_growfs", "-n"): lambda: self._xfs_geometry(self._mounted(last)),
+            ("xfs_growfs", "-d"): lambda: self._grow(self._mounted(last)),
+            ("probe", "inspect"): lambda: self._inspect(self.connection(last)),
+            ("probe", "claim"): lambda: self._claim(last),
+        }
         return programs[words[:-1]]()
 
-    @staticmethod
-    def _blkid(disk: Disk) -> Result:
+    def _blkid(self, disk: Disk) -> Result:
+        if "blkid" in self.refusals:
+            return self.refusals["blkid"]
         if disk.content in ("blank", "half"):
             return Result(2, "", "")
         fs_type = disk.content.removeprefix("half ")
         return Result(0, f"UUID={disk.uuid}\nTYPE={fs_type}\nUSAGE=filesystem\n", "")
 
-    def _inspect(self, device: str, devno: str) -> Result:
-        found = self.connection(device)
-        if devno != f"{found.devno[0]}:{found.devno[1]}":
-            return Result(probe.CHANGED, "", "another device")
-        if not found.disk.readable:
+    def _inspect(self, found: Connection) -> Result:
+        disk = found.disk
+        if not disk.readable:
             return Result(probe.ERROR, "", "[Errno 5] Input/output error\n")
-        answer = {
+        family = disk.content.removeprefix("half ").replace("ext4", "ext")
+        superblock = {
+            "family": family,
+            "uuid": disk.uuid,
+            "finished": disk.content in FINISHED,
+            "replay": disk.replay,
+        }
+        blkid = self._blkid(disk)
+        answer: dict[str, object] = {
             "size": found.size,
-            "data": None if found.disk.content == "blank" else 1024,
-            "unfinished": found.disk.uuid if found.disk.content == "half xfs" else None,
-            "digest": f"{found.size} {found.disk.content} {found.disk.uuid}",
+            "data": {"blank": None, "half": 4096}.get(disk.content, 1024),
+            "superblock": superblock if family in ("ext", "xfs") else None,
+            "copies": [],
+            "foreign": [],
+            "digest": self._digest(found),
+            "blkid": {
+                "status": blkid.returncode,
+                "output": blkid.stdout,
+                "errors": blkid.stderr,
+            },
         }
         return Result(0, json.dumps(answer), "")
 
+    @staticmethod
+    def _digest(found: Connection) -> str:
+        return f"{found.size} {found.disk.content} {found.disk.uuid}"
+
     async def _mkfs(self, device: str, command: Sequence[str]) -> Result:
+        if self._is_gone(device):
+            return Result(1, "", f"{device}: No such file or directory")
+        self.acts.append(("mkfs", self._nqn(device)))
         disk = self.connection(device).disk
         assert not disk.data, "mkfs over a pod's data"
         assert disk.content not in FINISHED, "mkfs over a file system"
@@ -332,8 +451,7 @@ class FakeHost:
 
     def _mark(self, device: str) -> str:
         """The mark of a format that is on the node's disk now, or empty."""
-        nqn = next(nqn for nqn, each in self.connections.items() if each.name == Path(device).name)
-        record = self.state / f"{nqn.rpartition(':')[2]}.json"
+        record = self.state / f"{self._nqn(device).rpartition(':')[2]}.json"
         found = json.loads(record.read_text())["formatting"] if record.exists() else ""
         assert isinstance(found, str)
         return found
@@ -343,7 +461,9 @@ class FakeHost:
         mounted = any(entry.devno == found.devno for entry in self.table.entries)
         return Result(probe.HELD if mounted or found.name in self.claimed else 0, "", "")
 
-    def _set_read_only(self, found: Connection, read_only: bool) -> Result:
+    def _set_read_only(self, device: str, read_only: bool) -> Result:
+        self.acts.append(("blockdev", self._nqn(device)))
+        found = self.connection(device)
         shown = int(read_only or found.disk.write_protected)
         (self._directory(found) / "ro").write_text(f"{shown}\n")
         return OK
@@ -353,16 +473,24 @@ class FakeHost:
         blocks = found.disk.fs_size // 4096
         return Result(0, f"Block count:              {blocks}\nBlock size:   4096\n", "")
 
-    def _mounted(self, point: str) -> Connection:
+    def _mounted(self, point: str) -> str:
+        """The NQN of what is mounted there; empty where its device is gone."""
         mounted = self.table.at(point)[-1]
-        return next(each for each in self.connections.values() if each.devno == mounted.devno)
+        return next(
+            (nqn for nqn, each in self.connections.items() if each.devno == mounted.devno), ""
+        )
 
-    @staticmethod
-    def _xfs_geometry(found: Connection) -> Result:
-        blocks = found.disk.fs_size // 4096
+    def _xfs_geometry(self, nqn: str) -> Result:
+        if not nqn:
+            return Result(1, "", "xfs_growfs: Input/output error")
+        blocks = self.connections[nqn].disk.fs_size // 4096
         return Result(0, f"data     =              bsize=4096   blocks={blocks}, imaxpct=25\n", "")
 
-    def _grow(self, found: Connection) -> Result:
+    def _grow(self, nqn: str) -> Result:
+        if not nqn:
+            return Result(1, "", "xfs_growfs: Input/output error")
+        self.acts.append(("grow", nqn))
+        found = self.connections[nqn]
         assert any(entry.devno == found.devno for entry in self.table.entries), "grown unmounted"
         found.disk.fs_size = found.size
         return OK
@@ -390,8 +518,11 @@ class FakeBlockDevices(BlockDevices):
         self._host = host
 
     def number_of(self, path: Path | str) -> DeviceNumber | None:
+        bound = [entry for entry in self._host.table.at(str(path)) if entry.devno == DEVTMPFS]
+        # A bound node keeps its number, and shows whatever device has that number now.
+        name = bound[-1].root.removesuffix("//deleted") if bound else str(path)
         for connection in self._host.connections.values():
-            if str(path) == str(self._host.dev / connection.name):
+            if name in (f"/{connection.name}", str(self._host.dev / connection.name)):
                 return connection.devno
         return None
 

@@ -202,3 +202,29 @@ class FakeSysfs:
     def _free(self, kind: str, prefix: str) -> int:
         taken = {entry.name for entry in (self.sys / "class" / kind).iterdir()}
         return next(number for number in range(1000) if f"{prefix}{number}" not in taken)
+
+
+def namespace_of(
+    sys: Path,
+    devno: tuple[int, int],
+    nqn: str,
+    hostnqn: str = HOST_NQN,
+    *,
+    name: str = "nvme0n1",
+    multipath: bool = True,
+) -> Path:
+    """What ``dev/block/MAJOR:MINOR`` leads to, in a subsystem with one controller.
+
+    The directory of the block device, below its subsystem or its controller.
+    """
+    number = name.removeprefix("nvme").partition("n")[0]
+    parent = sys / "devices" / (f"nvme-subsys{number}" if multipath else f"nvme{number}")
+    (parent / name).mkdir(parents=True)
+    (parent / "subsysnqn").write_text(f"{nqn}\n")
+    controller = parent / f"nvme{number}" if multipath else parent
+    controller.mkdir(exist_ok=True)
+    (controller / "hostnqn").write_text(f"{hostnqn}\n")
+    links = sys / "dev" / "block"
+    links.mkdir(parents=True, exist_ok=True)
+    (links / f"{devno[0]}:{devno[1]}").symlink_to(parent / name)
+    return parent / name

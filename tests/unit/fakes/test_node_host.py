@@ -9,7 +9,7 @@ from rds_csi.errors import CommandFailed, ConnectFailed
 from rds_csi.filesystem import devices, probe
 from rds_csi.parameters import ConnectionConfig, Target
 from tests.unit.fakes.mounts import Entry
-from tests.unit.fakes.node_host import Disk, FakeHost, Killed, Steps
+from tests.unit.fakes.node_host import HOST_NQN, Disk, FakeHost, Killed, Steps
 
 TARGET = Target("10.0.0.1", 4420, "nqn.2000-02.com.mikrotik:pvc-1")
 UUID = "11111111-2222-4333-8444-555555555555"
@@ -31,7 +31,17 @@ def mark(host: FakeHost, uuid: str = UUID) -> None:
 
 async def probed(host: FakeHost, command: str, *rest: str) -> str:
     result = await host.run(
-        [*devices._PROBE, command, str(host.dev / "nvme1n1"), "259:1", *rest], timeout=1
+        [
+            *devices._PROBE,
+            str(host.sys),
+            str(host.dev / "nvme1n1"),
+            "259:1",
+            TARGET.nqn,
+            HOST_NQN,
+            command,
+            *rest,
+        ],
+        timeout=1,
     )
     return result.stdout
 
@@ -39,7 +49,7 @@ async def probed(host: FakeHost, command: str, *rest: str) -> str:
 async def mkfs(host: FakeHost) -> None:
     disk = host.rds[TARGET.nqn]
     digest = f"{disk.size} {disk.content} {disk.uuid}"
-    await probed(host, "run", digest, "mkfs.ext4", "-U", UUID, "nvme1n1")
+    await probed(host, "run", digest, "mkfs.ext4", "-U", UUID, str(host.dev / "nvme1n1"))
 
 
 async def test_a_killed_step_and_a_cancelled_one() -> None:
@@ -77,7 +87,7 @@ async def test_disconnecting_under_a_mount_fails_the_test(host: FakeHost) -> Non
 
 async def test_mkfs_makes_a_file_system_with_a_middle(host: FakeHost) -> None:
     host.steps.passed.clear()
-    host.steps.stop = 2
+    host.steps.stop = 3
     with pytest.raises(Killed, match="middle"):
         await mkfs(host)
     assert host.rds[TARGET.nqn].content == "half"

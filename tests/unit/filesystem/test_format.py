@@ -11,16 +11,20 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from rds_csi.errors import CommandTimeout, Internal, NotBlank
-from rds_csi.filesystem import devices
+from rds_csi import process
+from rds_csi.errors import CommandTimeout, FailedPrecondition, Internal, NotBlank, Unavailable
+from rds_csi.filesystem import devices as devices_module
+from rds_csi.filesystem import probe
 from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.format import Examination, Formatter, State, mkfs_arguments
-from rds_csi.process import Result, SubprocessRunner
+from rds_csi.process import SubprocessRunner
 from rds_csi.volume import MIB
 from tests.unit.fakes.runner import FakeRunner
+from tests.unit.fakes.sysfs import namespace_of
 
 pytestmark = pytest.mark.skipif(
     any(shutil.which(program) is None for program in ("blkid", "mkfs.ext4", "mkfs.xfs")),
@@ -32,6 +36,7 @@ MARK = "11111111-2222-4333-8444-555555555555"
 NQN = "nqn.2000-02.com.mikrotik:pvc-1"
 HOST_NQN = "nqn.2014-08.org.nvmexpress:uuid:11111111-2222-5333-8444-555555555555"
 OTHER = "99999999-2222-4333-8444-555555555555"
+PROBE = devices_module._PROBE
 FILE = (0, 0)
 """A regular file has no device number."""
 
@@ -45,9 +50,14 @@ def device(tmp_path: Path) -> Device:
 
 
 @pytest.fixture
-def formatter() -> Formatter:
-    runner = SubprocessRunner()
-    return Formatter(runner, BlockDevices(runner))
+def devices(tmp_path: Path) -> BlockDevices:
+    namespace_of(tmp_path / "sys", FILE, NQN, HOST_NQN)
+    return BlockDevices(SubprocessRunner(), root=tmp_path / "sys")
+
+
+@pytest.fixture
+def formatter(devices: BlockDevices) -> Formatter:
+    return Formatter(devices)
 
 
 async def examine(
@@ -58,9 +68,16 @@ async def examine(
     size: int | None = SIZE,
     content_expected: bool = False,
     mark: str = "",
+    replay: bool = True,
 ) -> Examination:
     return await formatter.examine(
-        device, fs_type, size=size, content_expected=content_expected, mark=mark, volume="pvc-1"
+        device,
+        fs_type,
+        size=size,
+        content_expected=content_expected,
+        mark=mark,
+        replay=replay,
+        volume="pvc-1",
     )
 
 
@@ -206,57 +223,143 @@ async def test_xfs_on_too_small_a_device_says_so(formatter: Formatter, device: D
         await examine(formatter, device, "xfs", size=64 * MIB)
 
 
-async def test_a_device_that_cannot_be_read_is_not_blank(device: Device) -> None:
-    """The kernel's own answer to a failed read, from a file that has fewer bytes than it says."""
+@pytest.mark.parametrize("mark", ["", MARK])
+async def test_a_device_that_cannot_be_read_is_not_blank(
+    device: Device, devices: BlockDevices, mark: str
+) -> None:
+    """Wherever the read fails: blkid is not asked, and nothing is concluded."""
     runner = FakeRunner()
-    runner.on("blkid", result=Result(2, "", ""))
-    runner.fail(*probe_words(), status=1, stderr="[Errno 5] Input/output error")
+    runner.fail(*PROBE, status=probe.ERROR, stderr="[Errno 5] Input/output error")
     with pytest.raises(NotBlank, match=r"cannot be read.*Input/output error"):
-        await examine(Formatter(runner, BlockDevices(runner)), device)
+        await examine(Formatter(BlockDevices(runner, root=devices._root)), device, mark=mark)
 
 
-async def test_a_device_that_does_not_answer_is_not_blank(device: Device) -> None:
+async def test_a_device_that_does_not_answer_is_not_blank(
+    device: Device, devices: BlockDevices
+) -> None:
     runner = FakeRunner()
-    runner.on("blkid", result=Result(2, "", ""))
-    runner.on(*probe_words(), error=CommandTimeout("too slow"))
+    runner.on(*PROBE, error=CommandTimeout("too slow"))
     with pytest.raises(CommandTimeout):
-        await examine(Formatter(runner, BlockDevices(runner)), device)
+        await examine(Formatter(BlockDevices(runner, root=devices._root)), device, mark=MARK)
 
 
-def probe_words() -> tuple[str, ...]:
-    return devices._PROBE
+async def test_a_missing_device_is_not_blank(formatter: Formatter, device: Device) -> None:
+    with pytest.raises(Unavailable, match="not its device any more"):
+        await examine(formatter, replace(device, path=device.path.with_name("none")), mark=MARK)
 
 
-async def test_a_missing_device_is_not_blank(formatter: Formatter, tmp_path: Path) -> None:
-    with pytest.raises(NotBlank):
-        await examine(formatter, Device(tmp_path / "none", FILE, NQN, HOST_NQN))
+@pytest.fixture
+def blkid(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], None]:
+    """Put another program in the place of ``blkid``."""
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    path = f"{programs}:{process.ENVIRONMENT['PATH']}"
+    monkeypatch.setattr(process, "ENVIRONMENT", {**process.ENVIRONMENT, "PATH": path})
+
+    def install(script: str) -> None:
+        (programs / "blkid").write_text(f"#!/bin/sh\n{script}\n")
+        (programs / "blkid").chmod(0o755)
+
+    return install
 
 
 @pytest.mark.parametrize(
     "answer",
     [
-        Result(1, "", ""),
-        Result(2, "something", ""),
-        Result(4, "", "usage"),
-        Result(8, "", "ambivalent result (probably more filesystems on the device)"),
-        Result(0, "", ""),
-        Result(0, "DEVNAME=/dev/x\n", ""),
-        Result(8, "TYPE=ext4\n", ""),
-        Result(-9, "", ""),
+        "exit 1",
+        "echo something; exit 2",
+        "echo usage >&2; exit 4",
+        "echo ambivalent result >&2; exit 8",
+        "exit 0",
+        "echo DEVNAME=/dev/x",
+        "echo TYPE=ext4; exit 8",
+        "kill -9 $$",
     ],
 )
-async def test_any_other_answer_of_blkid_is_refused(device: Device, answer: Result) -> None:
-    runner = FakeRunner()
-    runner.on("blkid", result=answer)
-    with pytest.raises(NotBlank, match="cannot tell"):
-        await examine(Formatter(runner, BlockDevices(runner)), device)
-
-
-async def test_another_device_under_the_name_is_not_touched(
-    formatter: Formatter, device: Device
+@pytest.mark.parametrize("mark", ["", MARK])
+async def test_any_other_answer_of_blkid_is_refused(
+    formatter: Formatter, device: Device, blkid: Callable[[str], None], answer: str, mark: str
 ) -> None:
-    with pytest.raises(NotBlank, match="not 259:3"):
-        await examine(formatter, replace(device, devno=(259, 3)))
+    blkid(answer)
+    with pytest.raises(NotBlank, match="cannot tell"):
+        await examine(formatter, device, mark=mark)
+
+
+def damaged(device: Device, fs_type: str, content: bytes, *, at: int = 0) -> None:
+    run(f"mkfs.{fs_type}", "-q", str(device.path))
+    write(device, at, content)
+
+
+SIGNATURES: dict[str, Callable[[Device], object]] = {
+    "ext4": lambda device: run("mkfs.ext4", "-q", str(device.path)),
+    "ext4 of small blocks": lambda device: run("mkfs.ext4", "-q", "-b", "1024", str(device.path)),
+    "xfs": lambda device: run("mkfs.xfs", "-q", str(device.path)),
+    "gpt": lambda device: write(device, 0, partition_table("gpt")),
+    "dos": lambda device: write(device, 0, partition_table("dos")),
+    "LUKS": lambda device: write(device, 0, b"LUKS\xba\xbe\x00\x01" + bytes(584)),
+    "LVM": lambda device: write(device, 512, lvm_label()),
+    "swap": lambda device: write(device, 4086, b"SWAPSPACE2"),
+    "RAID": lambda device: write(device, 4096, b"\xfc\x4e\x2b\xa9"),
+    "btrfs": lambda device: write(device, 65536 + 64, b"_BHRfS_M"),
+    "ext4 without its first superblock": lambda device: damaged(device, "ext4", bytes(2048)),
+    "xfs without its first superblock": lambda device: damaged(device, "xfs", bytes(4096)),
+    "another's unfinished xfs": lambda device: damaged(device, "xfs", b"\x01", at=126),
+}
+
+
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+@pytest.mark.parametrize("what", SIGNATURES)
+async def test_a_stale_mark_and_a_blkid_that_finds_nothing_format_nothing(
+    formatter: Formatter, device: Device, blkid: Callable[[str], None], what: str, fs_type: str
+) -> None:
+    """What ``blkid`` says of a device that it cannot read is what it says of a blank one."""
+    SIGNATURES[what](device)
+    before = touched(device)
+    blkid("exit 2")
+    with pytest.raises(NotBlank):
+        await examine(formatter, device, fs_type, mark=MARK)
+    assert touched(device) == before
+
+
+async def test_blkid_is_asked_about_what_was_read_and_not_about_the_device(
+    formatter: Formatter, device: Device, blkid: Callable[[str], None], tmp_path: Path
+) -> None:
+    """So it cannot meet a link that was cut after our own reads, or another volume's device."""
+    run("mkfs.ext4", "-q", str(device.path))
+    blkid(f'echo "$@" > {tmp_path}/asked; exec /usr/sbin/blkid "$@"')
+    assert (await examine(formatter, device)).state is State.READY
+    asked = (tmp_path / "asked").read_text()
+    assert str(device.path) not in asked
+    assert "/proc/self/fd/" in asked
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_blkid_sees_in_the_samples_what_it_sees_on_the_device(
+    formatter: Formatter, device: Device, devices: BlockDevices, seed: int
+) -> None:
+    """For a finished file system only its start and its end are read."""
+    what = ("ext4", "xfs", "btrfs")[seed]
+    if shutil.which(f"mkfs.{what}") is None:
+        pytest.skip(f"needs mkfs.{what}")
+    run(f"mkfs.{what}", "-q", str(device.path))
+    found = await devices.inspect(device, volume="pvc-1")
+    asked = run("blkid", "-p", "-o", "export", str(device.path))
+    assert found.blkid.stdout.splitlines()[1:] == asked.splitlines()[1:]
+    del formatter
+
+
+@pytest.mark.parametrize("change", [{"devno": (259, 3)}, {"nqn": f"{NQN}2"}, {"host_nqn": "nqn.b"}])
+@pytest.mark.parametrize("mark", ["", MARK])
+async def test_another_device_under_the_name_is_not_touched(
+    formatter: Formatter, device: Device, change: dict[str, Any], mark: str
+) -> None:
+    found = await examine(formatter, device)
+    before = touched(device)
+    with pytest.raises(Unavailable, match="not its device any more"):
+        await examine(formatter, replace(device, **change), mark=mark)
+    with pytest.raises(Unavailable, match="not its device any more"):
+        await formatter.make(replace(device, **change), "ext4", found, uuid=MARK, volume="pvc-1")
+    assert touched(device) == before
 
 
 async def test_content_that_came_after_the_look_is_not_touched(
@@ -328,16 +431,47 @@ def kill_mkfs(fs_type: str, device: Device, *, after: float) -> None:
     child.wait()
 
 
-async def test_mkfs_that_left_something_else_is_not_believed(device: Device) -> None:
-    runner = FakeRunner()
-    real = SubprocessRunner()
-    found = await examine(Formatter(real, BlockDevices(real)), device)
-    runner.on(*probe_words())
-    runner.on("blkid", result=Result(0, f"TYPE=ext4\nUUID={OTHER}\n", ""))
+@pytest.mark.parametrize("uuid", ["", OTHER])
+async def test_mkfs_that_left_something_else_is_not_believed(
+    formatter: Formatter, device: Device, tmp_path: Path, uuid: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    programs = tmp_path / "programs"
+    programs.mkdir()
+    made = f'exec /usr/sbin/mkfs.ext4 -q -U {uuid} "{device.path}"' if uuid else "exit 0"
+    (programs / "mkfs.ext4").write_text(f"#!/bin/sh\n{made}\n")
+    (programs / "mkfs.ext4").chmod(0o755)
+    path = f"{programs}:{process.ENVIRONMENT['PATH']}"
+    monkeypatch.setattr(process, "ENVIRONMENT", {**process.ENVIRONMENT, "PATH": path})
+    found = await examine(formatter, device)
     with pytest.raises(Internal, match="reported success"):
-        await Formatter(runner, BlockDevices(runner)).make(
-            device, "ext4", found, uuid=MARK, volume="pvc-1"
-        )
+        await formatter.make(device, "ext4", found, uuid=MARK, volume="pvc-1")
+
+
+@pytest.mark.parametrize("replay", [True, False])
+async def test_a_journal_that_waits_is_replayed_or_the_file_system_refused(
+    formatter: Formatter, device: Device, replay: bool
+) -> None:
+    run("mkfs.ext4", "-q", str(device.path))
+    assert (await examine(formatter, device, replay=False)).state is State.READY
+    run("debugfs", "-w", "-R", "feature needs_recovery", str(device.path))
+    if replay:
+        assert (await examine(formatter, device)).state is State.READY
+    else:
+        with pytest.raises(FailedPrecondition, match="use it writable once first"):
+            await examine(formatter, device, replay=False)
+
+
+async def test_what_cannot_be_told_of_a_log_is_not_taken_for_clean(
+    formatter: Formatter, device: Device
+) -> None:
+    run("mkfs.xfs", "-q", str(device.path))
+    assert (await examine(formatter, device, "xfs", replay=False)).state is State.READY
+    start = int(run("xfs_db", "-c", "sb 0", "-c", "convert fsblock "
+                    + run("xfs_db", "-c", "sb 0", "-c", "p logstart", str(device.path)).split()[-1]
+                    + " byte", str(device.path)).split()[-1].strip("()"))  # fmt: skip
+    write(device, start, b"\xff" * MIB)
+    with pytest.raises(NotBlank, match="cannot be read"):
+        await examine(formatter, device, "xfs", replay=False)
 
 
 def test_mkfs_is_never_forced_but_on_our_own_half() -> None:

@@ -15,8 +15,10 @@ from hypothesis import strategies as st
 
 from rds_csi.filesystem import probe
 from rds_csi.volume import GIB, MAXIMUM_SIZE, MIB
+from tests.unit.fakes.sysfs import HOST_NQN, OTHER_NQN, namespace_of
 
 SIZE = 64 * MIB
+NQN = "nqn.2000-02.com.mikrotik:pvc-1"
 
 
 @pytest.fixture
@@ -27,13 +29,34 @@ def disk(tmp_path: Path) -> Path:
     return path
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-I", "-S", "-B", probe.__file__, *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True)
+@pytest.fixture(autouse=True)
+def sysfs(tmp_path: Path) -> Path:
+    """A regular file has the device number 0:0: it is the volume's namespace."""
+    namespace_of(tmp_path / "sys", (0, 0), NQN)
+    return tmp_path / "sys"
+
+
+def words(path: Path, *command: object, devno: str = "0:0", **other: str) -> list[str]:
+    whose = {"nqn": NQN, "host": HOST_NQN, **other}
+    return [str(path.parent / "sys"), str(path), devno, *whose.values(), *map(str, command)]
+
+
+def run(
+    path: Path, *command: object, devno: str = "0:0", **other: str
+) -> subprocess.CompletedProcess[str]:
+    program = (
+        sys.executable,
+        "-I",
+        "-S",
+        "-B",
+        probe.__file__,
+        *words(path, *command, devno=devno, **other),
+    )
+    return subprocess.run(program, check=False, capture_output=True, text=True)
 
 
 def inspect(path: Path) -> dict[str, object]:
-    found = json.loads(run("inspect", path, "0:0").stdout)
+    found = json.loads(run(path, "inspect").stdout)
     assert isinstance(found, dict)
     return found
 
@@ -68,7 +91,7 @@ def test_the_copies_of_superblocks_are_sampled(place: int) -> None:
 
 def test_zeros_are_zeros_and_a_byte_is_found(disk: Path) -> None:
     found = inspect(disk)
-    assert (found["size"], found["data"], found["unfinished"]) == (SIZE, None, None)
+    assert (found["size"], found["data"], found["superblock"]) == (SIZE, None, None)
     with disk.open("r+b") as file:
         file.seek(SIZE - 5)
         file.write(b"x")
@@ -86,12 +109,12 @@ def test_another_size_is_another_digest(disk: Path) -> None:
 def test_the_program_runs_only_on_what_was_inspected(disk: Path, tmp_path: Path) -> None:
     digest = inspect(disk)["digest"]
     proof = tmp_path / "ran"
-    assert run("run", disk, "0:0", digest, "touch", proof).returncode == 0
+    assert run(disk, "run", digest, "touch", proof).returncode == 0
     assert proof.exists()
     proof.unlink()
     with disk.open("r+b") as file:
         file.write(b"x")
-    refused = run("run", disk, "0:0", digest, "touch", proof)
+    refused = run(disk, "run", digest, "touch", proof)
     assert refused.returncode == probe.CHANGED
     assert "has changed" in refused.stderr
     assert not proof.exists()
@@ -99,24 +122,110 @@ def test_the_program_runs_only_on_what_was_inspected(disk: Path, tmp_path: Path)
 
 def test_the_program_keeps_the_device_open_and_its_own_status(disk: Path) -> None:
     digest = inspect(disk)["digest"]
-    listing = run("run", disk, "0:0", digest, "ls", "-l", "/proc/self/fd")
+    listing = run(disk, "run", digest, "ls", "-l", "/proc/self/fd")
     assert str(disk) in listing.stdout
-    assert run("run", disk, "0:0", digest, "sh", "-c", "exit 7").returncode == 7
-    assert run("run", disk, "0:0", digest, "no-such-program").returncode == probe.ERROR
+    assert run(disk, "run", digest, "sh", "-c", "exit 7").returncode == 7
 
 
-def test_another_device_number_is_refused(disk: Path) -> None:
-    for command in ("inspect", "claim"):
-        refused = run(command, disk, "259:3")
-        assert refused.returncode == probe.CHANGED
-        assert "not 259:3" in refused.stderr
+COMMANDS = (("inspect",), ("claim",), ("read",), ("run", "-", "touch", "ran"))
+
+
+@pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
+@pytest.mark.parametrize(
+    ("other", "why"),
+    [
+        ({"devno": "259:3"}, "not 259:3"),
+        ({"nqn": f"{NQN}2"}, f"now that of {NQN}"),
+        ({"host": OTHER_NQN}, "another host NQN"),
+    ],
+)
+def test_another_device_or_another_owner_is_refused(
+    disk: Path, command: tuple[str, ...], other: dict[str, str], why: str
+) -> None:
+    refused = run(disk, *command, **other)
+    assert refused.returncode == probe.OTHER
+    assert why in refused.stderr
+    assert refused.stdout == ""
+    assert not Path("ran").exists()
+
+
+@pytest.mark.parametrize("command", ["inspect", "read"])
+def test_a_device_that_changed_hands_meanwhile_is_refused(
+    disk: Path, sysfs: Path, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    original = os.preadv
+
+    def preadv(descriptor: int, buffers: list[memoryview], offset: int) -> int:
+        (sysfs / "devices/nvme-subsys0/subsysnqn").write_text("nqn.b")
+        return original(descriptor, buffers, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
+    assert probe.main(words(disk, command)) == probe.OTHER
+
+
+def test_a_claim_touches_nothing_of_another(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """To hold another volume's device alone, for a moment even, would fail its mount."""
+    flags: list[int] = []
+    original: Callable[..., int] = os.open
+
+    def record(path: str, how: int) -> int:
+        flags.append(how)
+        return original(path, how)
+
+    monkeypatch.setattr(os, "open", record)
+    assert probe.main(words(disk, "claim", nqn="nqn.b")) == probe.OTHER
+    assert not any(how & os.O_EXCL for how in flags)
+    assert probe.main(words(disk, "claim")) == 0
+    assert any(how & os.O_EXCL for how in flags)
+
+
+@pytest.mark.parametrize("command", [("inspect",), ("read",), ("run", "-", "true")])
+def test_all_is_read_directly_past_the_page_cache(
+    disk: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
+) -> None:
+    """The cache may still hold what the device does not, from before an outage."""
+    opened: list[bool] = []
+    original: Callable[..., int] = os.open
+
+    def record(path: str, flags: int) -> int:
+        if path == str(disk):
+            opened.append(bool(flags & os.O_DIRECT))
+        return original(path, flags)
+
+    monkeypatch.setattr(os, "open", record)
+    monkeypatch.setattr(os, "execvp", lambda *_: None)
+    probe.main(words(disk, *command))
+    assert opened == [True]
+
+
+@pytest.mark.skipif(not hasattr(os, "O_DIRECT"), reason="no direct reads")
+def test_the_reads_of_the_program_are_direct_for_the_kernel(disk: Path) -> None:
+    """The flag that the descriptor has in the kernel, seen in the program it is handed to."""
+    info = run(disk, "run", "-", "sh", "-c", "cat /proc/self/fdinfo/3").stdout
+    flags = int(info.split("flags:")[1].split()[0], 8)
+    assert flags & os.O_DIRECT
+
+
+def test_a_device_that_answers_is_read(disk: Path) -> None:
+    assert run(disk, "read").returncode == 0
+    os.truncate(disk, 0)
+    assert run(disk, "read").returncode == probe.ERROR
 
 
 def test_errors_are_errors(tmp_path: Path) -> None:
-    missing = run("inspect", tmp_path / "none", "0:0")
-    assert (missing.returncode, missing.stdout) == (probe.ERROR, "")
+    missing = run(tmp_path / "none", "inspect")
+    assert (missing.returncode, missing.stdout) == (probe.OTHER, "")
     assert "No such file" in missing.stderr
-    assert run("inspect", tmp_path, "0:0").returncode == probe.ERROR
+    (tmp_path / "directory").mkdir()
+    assert run(tmp_path / "directory", "inspect").returncode == probe.ERROR
+    assert run(tmp_path / "none", "claim").returncode == 0
+
+
+def test_a_missing_program_is_named(disk: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    missing = run(disk, "run", "-", "no-such-program")
+    assert (missing.returncode, missing.stderr) == (probe.MISSING, "no-such-program\n")
+    monkeypatch.setenv("PATH", "/nowhere")
+    assert probe.main(words(disk, "inspect")) == probe.MISSING
 
 
 def test_a_short_read_is_an_error(disk: Path) -> None:
@@ -139,7 +248,7 @@ def test_a_failing_read_is_no_zero(
         return original(descriptor, buffers, offset)
 
     monkeypatch.setattr(os, "preadv", preadv)
-    assert probe.main(["inspect", str(disk), "0:0"]) == probe.ERROR
+    assert probe.main(words(disk, "inspect")) == probe.ERROR
     captured = capsys.readouterr()
     assert captured.out == ""
     assert "Input/output error" in captured.err
@@ -163,7 +272,7 @@ def test_who_holds_a_device(
         raise OSError(number, os.strerror(number))
 
     monkeypatch.setattr(os, "open", refuse)
-    assert probe.main(["claim", str(disk), "0:0"]) == status
+    assert probe.main(words(disk, "claim")) == status
 
 
 def test_a_device_without_direct_reads_is_read_otherwise(
@@ -177,7 +286,7 @@ def test_a_device_without_direct_reads_is_read_otherwise(
         return original(path, flags, *more)
 
     monkeypatch.setattr(os, "open", no_direct)
-    assert probe.main(["inspect", str(disk), "0:0"]) == 0
+    assert probe.main(words(disk, "inspect")) == 0
 
 
 def test_it_needs_nothing_but_the_standard_library() -> None:

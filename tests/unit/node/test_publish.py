@@ -21,7 +21,7 @@ from rds_csi.errors import (
 from rds_csi.process import Result
 from rds_csi.volume import AccessMode
 from tests.unit.fakes.mounts import DEVTMPFS, Entry
-from tests.unit.fakes.node_host import FakeHost
+from tests.unit.fakes.node_host import FakeBlockDevices, FakeHost
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
 
 OTHER = "pvc-ffffffffffffffffffffffffffff"
@@ -265,11 +265,7 @@ async def test_a_device_node_that_is_another_device_is_not_shown(
     block: Calls, host: FakeHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A container's own /dev may hold an old node under the device's name."""
-    found = host.connections[nqn(VOLUME)]
-    namespace = host.find(nqn(VOLUME))
-    assert namespace is not None
-    found.devno = (259, 77)
-    monkeypatch.setattr(host, "find", lambda _nqn: namespace)
+    monkeypatch.setattr(FakeBlockDevices, "number_of", lambda *_: (259, 77))
     with pytest.raises(Internal, match="host's own /dev"):
         await block.publish()
     assert not block.target_path.exists()

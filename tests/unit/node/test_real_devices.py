@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from rds_csi.errors import FailedPrecondition, NotBlank, VolumeInUse, VolumeMismatch
+from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import DeviceNumber, Mount, parse
 from rds_csi.node import Node, NodeSettings
 from rds_csi.nvme.sysfs import Controller, Namespace
@@ -21,6 +22,7 @@ from rds_csi.process import SubprocessRunner
 from rds_csi.staging import StagingStore
 from rds_csi.volume import MIB, AccessMode
 from tests.unit.fakes.node_host import HOST_NQN, FakeHost
+from tests.unit.fakes.sysfs import namespace_of
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
 
 
@@ -67,8 +69,11 @@ class LoopHost:
         self.image.touch()
         os.truncate(self.image, SIZE)
         self.device = ""
+        self.read_only = False
+        """Whether the target protects it from writes."""
         self.connects = 0
         self.runner = SubprocessRunner()
+        self._sys = root / "sys"
         self._state = root / "state"
 
     def node(self) -> Node:
@@ -78,6 +83,7 @@ class LoopHost:
             sysfs=self,
             runner=self.runner,
             store=StagingStore(self._state),
+            devices=BlockDevices(self.runner, root=self._sys),
         )
 
     async def connect_with_retry(
@@ -86,10 +92,25 @@ class LoopHost:
         del config, volume
         self.connects += 1
         if not self.device:
-            self.device = run("losetup", "-f", "--show", str(self.image))
+            self.device = run(*self._attach, str(self.image))
+            self._own(target.nqn)
         found = self.find(target.nqn)
         assert found is not None
         return found
+
+    @property
+    def _attach(self) -> tuple[str, ...]:
+        return ("losetup", "-f", "--show", *(["--read-only"] if self.read_only else []))
+
+    def _own(self, wanted: str) -> None:
+        """Say of the loop device whose it is; all else of it is the kernel's."""
+        number = rdev(self.device)
+        devno = os.major(number), os.minor(number)
+        shutil.rmtree(self._sys, ignore_errors=True)
+        directory = namespace_of(self._sys, devno, wanted, HOST_NQN)
+        for name in ("size", "ro"):
+            real = Path(f"/sys/dev/block/{devno[0]}:{devno[1]}")
+            (directory / name).symlink_to(real / name)
 
     def find(self, wanted: str) -> Namespace | None:
         if wanted != nqn(VOLUME) or not self.device:
@@ -251,21 +272,58 @@ async def test_what_a_raw_device_holds_is_not_formatted(host: LoopHost, calls: C
     assert host.image.read_bytes()[MIB : MIB + 8] == b"raw data"
 
 
-async def test_a_reader_writes_nothing_not_even_the_journal(host: LoopHost, calls: Calls) -> None:
+async def crash(host: LoopHost, calls: Calls) -> bytes:
+    """Leave the volume as a node leaves it that fell over just after an fsync; its bytes."""
     await calls.stage()
     (calls.stage_path / "data").write_text("kept")
-    crashed = host.image.with_name("crashed")
     run("sync", "-f", str(calls.stage_path))
+    crashed = host.image.with_name("crashed")
     shutil.copyfile(host.image, crashed)  # with a journal that is not empty
     await calls.unstage()
     shutil.copyfile(crashed, host.image)
+    return host.image.read_bytes()
+
+
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+async def test_readers_are_refused_while_a_journal_waits_to_be_replayed(
+    host: LoopHost, calls: Calls, fs_type: str
+) -> None:
+    """They may not write, so they would see nothing of what stands only in the journal."""
+    calls = calls.but(fs_type=fs_type)
+    crashed = await crash(host, calls)
     reader = calls.but(mode=AccessMode.MULTI_NODE_READER_ONLY)
-    await reader.stage()
-    await reader.unstage()
-    assert host.image.read_bytes() == crashed.read_bytes()
+    with pytest.raises(FailedPrecondition, match="use it writable once first"):
+        await reader.stage()
+    assert host.image.read_bytes() == crashed
+    assert host.device == ""
     await calls.stage()
     assert (calls.stage_path / "data").read_text() == "kept"
     await calls.unstage()
+    clean = host.image.read_bytes()
+    await reader.stage()
+    assert (calls.stage_path / "data").read_text() == "kept"
+    await reader.unstage()
+    assert host.image.read_bytes() == clean, "a reader wrote"
+
+
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+async def test_the_only_reader_has_the_kernel_replay_the_journal(
+    host: LoopHost, calls: Calls, fs_type: str
+) -> None:
+    """Nobody else has the volume, so it may be written; unless the device takes no writes."""
+    calls = calls.but(fs_type=fs_type)
+    crashed = await crash(host, calls)
+    reader = calls.but(mode=AccessMode.SINGLE_NODE_READER_ONLY)
+    host.read_only = True
+    with pytest.raises(FailedPrecondition, match="use it writable once first"):
+        await reader.stage()
+    assert host.image.read_bytes() == crashed
+    host.read_only = False
+    await reader.stage()
+    assert (calls.stage_path / "data").read_text() == "kept"
+    await reader.unstage()
+    await calls.but(mode=AccessMode.MULTI_NODE_READER_ONLY).stage()
+    await reader.unstage()
 
 
 async def test_a_holder_out_of_sight_keeps_the_device(host: LoopHost, calls: Calls) -> None:

@@ -46,10 +46,10 @@ class Kernel(FakeHost):
         self.volume = rds
         self.seen: dict[str, int] = {}
 
-    def _plug(self, nqn: str) -> None:
+    def _plug(self, nqn: str, number: int = 0) -> None:
         if self.volume.holder is None or self.volume.holder.kernel is not self:
             raise ConnectFailed("the export is not for this host")
-        super()._plug(nqn)
+        super()._plug(nqn, number)
         self.seen[self.connections[nqn].name] = self.volume.writes
 
     def reboot(self) -> None:
