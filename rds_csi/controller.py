@@ -17,7 +17,9 @@ from rds_csi.errors import (
     InvalidRequest,
     MadeForOther,
     NotOurs,
+    NotReady,
     SizeOutOfRange,
+    Unavailable,
     VolumeMismatch,
     VolumeNotFound,
 )
@@ -33,16 +35,15 @@ from rds_csi.fencing import (
 from rds_csi.listing import Listing
 from rds_csi.parameters import Target, VolumeParameters
 from rds_csi.records import Records
-from rds_csi.routeros import Disk, Disks, ailments
+from rds_csi.routeros import Disk, Disks, ailments, size_unknown
 from rds_csi.volume import (
-    MAXIMUM_SIZE,
-    MINIMUM_SIZE,
-    MINIMUM_XFS,
     Capability,
     CapacityRange,
     Record,
     check_name,
     is_volume_id,
+    largest_size,
+    minimum_size,
     owner_tag,
     volume_id,
 )
@@ -116,7 +117,7 @@ class Controller(csi.ControllerBase):
         )
         disk, existed = await self._disks.create(
             slot=slot,
-            size=capacity.size(MINIMUM_XFS if record.access == "xfs" else MINIMUM_SIZE),
+            size=capacity.size(minimum_size(wanted)),
             file_path=f"{parameters.volume_path}/{slot}-{owner_tag(self._settings.owner)}.img",
             nqn=self._nqn(slot),
             port=parameters.nvme_port,
@@ -157,7 +158,11 @@ class Controller(csi.ControllerBase):
         capacity = messages.capacity_range(message.capacity_range)
         if not capacity.required:
             raise InvalidRequest("capacity_range.required_bytes is missing", volume=slot)
-        disk = await self._disks.expand(slot, capacity.size())
+        try:
+            disk = await self._disks.expand(slot, capacity.size())
+        except (NotOurs, NotReady) as error:
+            # After FAILED_PRECONDITION the resizer would wait until no pod uses the claim.
+            raise Unavailable(error.what, volume=slot, advice=error.advice) from error
         self._records.remember(disk)
         if not capacity.allows(disk.size):
             raise SizeOutOfRange(
@@ -186,6 +191,8 @@ class Controller(csi.ControllerBase):
             return admit(record, node, capability, readonly=message.readonly, volume=slot)
 
         disk = await self._records.change(slot, admitted)
+        if disk.size <= 0:
+            raise size_unknown(slot)
         address = message.volume_context.get("nvmeAddress") or self._settings.defaults.nvme_address
         context = Target(address, disk.port, disk.nqn).to_context()
         context |= _facts(disk)
@@ -282,17 +289,19 @@ class Controller(csi.ControllerBase):
         return disk
 
     async def get_capacity(self, message: csi.GetCapacityRequest) -> csi.GetCapacityResponse:
-        """What is free in the pool of these parameters, less the reserve."""
+        """The largest volume that can be made now of these parameters and capabilities."""
         parameters = self._parameters(message.parameters)
         wanted = [messages.capability(each) for each in message.volume_capabilities]
         if any(each.unsupported() for each in wanted):
             return csi.GetCapacityResponse(available_capacity=0, maximum_volume_size=0)
+        minimum = minimum_size(wanted)
         pool = await self._disks.capacity(parameters.volume_path)
-        available = max(0, pool.free - self._settings.reserve)
+        # Not the bytes that are free: what is promised has to be a size that can be made.
+        largest = largest_size(pool.free - self._settings.reserve, minimum)
         return csi.GetCapacityResponse(
-            available_capacity=available,
-            maximum_volume_size=min(available, MAXIMUM_SIZE),
-            minimum_volume_size=MINIMUM_SIZE,
+            available_capacity=largest,
+            maximum_volume_size=largest,
+            minimum_volume_size=minimum,
         )
 
     async def controller_get_capabilities(

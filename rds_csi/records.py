@@ -40,7 +40,10 @@ class Records:
         self._known: OrderedDict[str, Disk] = OrderedDict()
 
     def remember(self, disk: Disk) -> None:
-        """Keep the RDS's answer for the next change."""
+        """Keep the RDS's answer for the next change; of a disk out of reach nothing is kept."""
+        if disk.size <= 0:
+            self.forget(disk.slot)
+            return
         self._known[disk.slot] = disk
         self._known.move_to_end(disk.slot)
         if len(self._known) > _REMEMBERED:
@@ -108,6 +111,7 @@ class Records:
             record,
             exported=bool(record.nodes),
             allowed_host=self._allowed_host(record),
+            opens=bool(record.nodes) and not disk.exported,
         )
         self.remember(changed)
         return changed

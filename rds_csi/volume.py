@@ -7,6 +7,7 @@ Pure rules only; nothing here talks to anything.
 
 import hashlib
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from enum import IntEnum
 from typing import Final, Literal, Self
@@ -85,6 +86,12 @@ def check_nqn(nqn: str) -> str:
 def round_up(size: int, unit: int = MIB) -> int:
     """``size`` bytes rounded up to a multiple of ``unit``."""
     return -(-size // unit) * unit
+
+
+def largest_size(room: int, minimum: int) -> int:
+    """The largest volume that can be made in ``room`` bytes; 0 if none of ``minimum`` bytes can."""
+    size = min(room, MAXIMUM_SIZE) // MIB * MIB
+    return size if size >= minimum else 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +207,11 @@ class Capability:
                     "use volumeMode: Block for ReadWriteMany"
                 )
         return ""
+
+
+def minimum_size(wanted: Iterable[Capability]) -> int:
+    """The bytes of the smallest volume that can be used in all these ways."""
+    return MINIMUM_XFS if any(each.file_system == "xfs" for each in wanted) else MINIMUM_SIZE
 
 
 @dataclass(frozen=True, slots=True, order=True)

@@ -3,8 +3,18 @@
 from rds_csi.routeros.diagnosis import ailments
 from rds_csi.routeros.disk import Capacity, Disk
 from rds_csi.routeros.disks import Disks
+from rds_csi.routeros.failures import size_unknown
 from rds_csi.routeros.session import Session
 from rds_csi.routeros.settings import SessionSettings
 from rds_csi.routeros.system import System
 
-__all__ = ["Capacity", "Disk", "Disks", "Session", "SessionSettings", "System", "ailments"]
+__all__ = [
+    "Capacity",
+    "Disk",
+    "Disks",
+    "Session",
+    "SessionSettings",
+    "System",
+    "ailments",
+    "size_unknown",
+]

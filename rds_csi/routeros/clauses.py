@@ -26,6 +26,8 @@ PROPERTIES: Final = (
 )
 """What is read of a disk. One unknown name would make RouterOS refuse the whole line."""
 
+_FREE: Final = "[:tonum [/disk/get ($csiPool->0) free]]"
+
 TRIES: Final = 20
 """How often a change is looked for, 250 ms apart, before its absence is believed."""
 
@@ -41,8 +43,10 @@ def when(condition: str, *then: str, otherwise: str = "") -> str:
     return f"{clause} else={{ {otherwise} }}" if otherwise else clause
 
 
-def refuse(reason: str) -> str:
-    """End the line as failed, for a reason that ``failures.py`` knows."""
+def refuse(reason: str, about: str = "") -> str:
+    """End the line as failed, for a reason that ``failures.py`` knows; ``about``: an expression."""
+    if about:
+        return f':error ("csi-refused {reason} " . {about})'
     return f':error "csi-refused {reason}"'
 
 
@@ -129,32 +133,63 @@ def require_unmounted() -> str:
 
 
 def require_own_file(slot: str, owner: str, base_path: str) -> str:
-    """Refuse unless the file's name holds slot and owner, or is the one the Go driver gave it."""
+    """Refuse unless the file's name holds slot and owner, or is the one the Go driver gave it.
+
+    Behind :func:`left_by`.
+    """
     if is_legacy_id(slot):
-        return _require_legacy_file(slot, base_path, "foreign-file")
+        begin = f"[:pick $csiOld 0 {len(base_path) + 1}]"
+        return _require_legacy_file(slot, base_path, "foreign-file", begin=begin)
     return _require_end(f"/{slot}-{owner_tag(owner)}.img", "foreign-file")
+
+
+def users_of_file() -> str:
+    """How many disks refer to the file ``csiFile``."""
+    return disks('file-path=("/" . $csiFile)')
 
 
 def require_users(at_most: int) -> str:
     """Refuse if more disks than that refer to the file ``csiFile``."""
-    users = disks('file-path=("/" . $csiFile)')
-    return when(f"{users} > {at_most}", refuse("shared-file"))
+    return when(f"{users_of_file()} > {at_most}", refuse("shared-file"))
 
 
-def require_room(needed: str) -> str:
-    """Refuse unless the pool ``csiRoot`` is mounted and has ``needed`` bytes free.
+def set_root(path: str) -> str:
+    """Set ``csiRoot`` to the first part of the file's path in a variable: where its pool is."""
+    return f':set csiRoot [:pick {path} 0 [:find {path} "/"]]'
 
-    The free space is only known of a mounted file system; without one the file would land on
-    the RDS's own flash.
+
+def require_pool(missing: str) -> str:
+    """Refuse unless the pool ``csiRoot`` is mounted; set ``csiPool``, and ``csiRoom`` to its room.
+
+    ``missing`` is the reason where there is no such disk. Of a pool that is not mounted ``/file``
+    shows nothing, so there "no such file" proves nothing, and a new file would land on the RDS's
+    own flash. Free space is only known of a mounted file system.
     """
     return block(
         ":local csiPool [/disk/find where mount-point=$csiRoot]",
         when("[:len $csiPool] = 0", ":set csiPool [/disk/find where slot=$csiRoot]"),
-        when("[:len $csiPool] = 0", refuse("no-pool")),
-        ":local csiRoom [:tonum [/disk/get ($csiPool->0) free]]",
-        when('[:typeof $csiRoom] != "num"', refuse("not-mounted")),
-        when(f"$csiRoom < {needed}", ':error ("csi-refused pool-full " . $csiRoom)'),
+        when("[:len $csiPool] = 0", refuse(missing, "$csiRoot")),
+        f":local csiRoom {_FREE}",
+        when('[:typeof $csiRoom] != "num"', refuse("not-mounted", "$csiRoot")),
     )
+
+
+def require_pool_still() -> str:
+    """Refuse unless the pool that :func:`require_pool` found is mounted now as well."""
+    return when(f'[:typeof {_FREE}] != "num"', refuse("not-mounted", "$csiRoot"))
+
+
+def require_room(needed: str, *, missing: str) -> str:
+    """:func:`require_pool`, and refuse unless it has ``needed`` bytes free."""
+    return block(
+        require_pool(missing),
+        when(f"$csiRoom < {needed}", refuse("pool-full", '$csiRoot . " " . $csiRoom')),
+    )
+
+
+def require_size(slot: str) -> str:
+    """Refuse while the disk shows no size, as one does whose file is out of reach."""
+    return when(f"{disks(f'slot={quote(check_slot(slot))} size>0')} = 0", refuse("no-size"))
 
 
 def wait_until(condition: str) -> str:
@@ -170,16 +205,21 @@ def wait_until(condition: str) -> str:
     )
 
 
-def named_like(slot: str, owner: str) -> str:
-    """The files, anywhere, whose name says that they belong to the owner's volume."""
+def left_by(slot: str, owner: str, base_path: str) -> tuple[str, str]:
+    """A statement, and the ``where`` of the volume's files when no disk refers to them any more.
+
+    Ours are known anywhere by slot and owner; those of the Go driver only at the path it gave.
+    """
+    if is_legacy_id(slot):
+        return f":local csiOld {quote(f'{base_path}/{slot}.img')}", "name=$csiOld"
     name = quote_pattern(f"{check_slot(slot)}-{owner_tag(owner)}.img")
-    return f"name~{quote(f'/{name}$')}"
+    return "", f"name~{quote(f'/{name}$')}"
 
 
-def _require_legacy_file(slot: str, base_path: str, reason: str) -> str:
+def _require_legacy_file(slot: str, base_path: str, reason: str, *, begin: str = "") -> str:
     base = f"{base_path}/"
     return block(
-        when(f"[:pick $csiPath 0 {len(base)}] != {quote(base)}", refuse(reason)),
+        when(f"[:pick $csiPath 0 {len(base)}] != {begin or quote(base)}", refuse(reason)),
         _require_end(f"/{slot}.img", reason),
     )
 

@@ -13,7 +13,7 @@ from rds_csi.routeros.clauses import (
     disks,
     files,
     find_disk,
-    named_like,
+    left_by,
     print_disks,
     print_json,
     read_comment,
@@ -22,10 +22,15 @@ from rds_csi.routeros.clauses import (
     require_ours,
     require_own_file,
     require_owner,
+    require_pool,
+    require_pool_still,
     require_room,
+    require_size,
     require_unmounted,
     require_unpublished,
     require_users,
+    set_root,
+    users_of_file,
     wait_until,
     when,
 )
@@ -87,29 +92,28 @@ def system() -> str:
 def create(
     *, slot: str, size: int, file_path: str, nqn: str, port: int, record: Record, reserve: int
 ) -> str:
-    """Make the disk unless one of that slot exists; print "created" if so, and the disk.
+    """Make the disk unless one of that slot exists, saying "adding" and "created"; print the disk.
 
     A file that exists already is never taken over: with ``file-size`` RouterOS might reuse it,
     old data included. After a failed ``add`` only the file that was proven absent before is
-    removed, and not when another line was faster.
+    removed, and not when another line was faster; "undone" is printed when nothing is left.
     """
-    file = quote(check_file_path(file_path))
     slot_is = f"slot={quote(check_slot(slot))}"
     add = (
-        f"/disk/add type=file {slot_is} file-path={file} file-size={number(size)} "
+        f"/disk/add type=file {slot_is} file-path=$csiFile file-size={number(size)} "
         # RouterOS mounts file systems it recognises by default, beside the node that uses them.
         f"mount-filesystem=no nvme-tcp-export=no "
         f"nvme-tcp-server-nqn={quote(check_subsystem_nqn(nqn))} "
         f"nvme-tcp-server-port={number(port)} comment={quote(record.encode())}"
     )
+    gone = f"{files('name=$csiFile')} = 0"
     undo = block(
         ":delay 500ms",
         when(
-            f"{disks(slot_is)} = 0",
-            when(
-                f"{disks(f'file-path={quote(chr(47) + file_path)}')} = 0",
-                f"/file/remove [/file/find where name={file}]",
-            ),
+            f"({disks(slot_is)} + {users_of_file()}) = 0",
+            "/file/remove [/file/find where name=$csiFile]",
+            wait_until(gone),
+            when(gone, ':put "undone"'),
         ),
     )
     # Another line made the disk in between: then it is shown, as one that existed.
@@ -119,10 +123,12 @@ def create(
         otherwise=when(f"{disks(slot_is)} = 0", ":error $csiWhy"),
     )
     make = block(
-        when(f"{files(f'name={file}')} > 0", refuse("leftover-file")),
+        f":local csiFile {quote(check_file_path(file_path))}",
+        when(f"{files('name=$csiFile')} > 0", refuse("leftover-file")),
         f":local csiRoot {quote(file_path.partition('/')[0])}",
-        require_room(number(size + reserve)),
+        require_room(number(size + reserve), missing="no-pool"),
         when(f"{files(f'name={quote(_directory(file_path))}')} = 0", refuse("no-directory")),
+        ':put "adding"',
         f':onerror csiWhy in={{ {add}; :put "created" }} do={{ {failed} }}',
         wait_until(f"{disks(f'{slot_is} size>{number(size - 1)}')} > 0"),
     )
@@ -137,8 +143,12 @@ def change(
     exported: bool,
     allowed_host: str,
     base_path: str,
+    opens: bool = False,
 ) -> str:
     """Write record and export in one step, if the comment still is ``expected``; print the disk.
+
+    ``opens``: the export is not open yet. The target fixes a namespace's size when it is exported,
+    so that is never done over a file out of reach.
 
     Whether it was written shows in what is printed, after a pause (see :data:`CONFIRM`).
     """
@@ -152,9 +162,12 @@ def change(
     guard = "" if expected else require_ours(slot, record.owner, base_path)
     if exported and not expected:
         guard = block(guard, require_unmounted())
+    reach = require_size(slot) if opens else ""
     swap = when(f"$csiText = {quote(expected)}", guard, write, f":delay {CONFIRM}")
     return block(
-        find_disk(slot), when("[:len $csiDisk] = 1", read_path(), read_comment(), swap), show(slot)
+        find_disk(slot),
+        when("[:len $csiDisk] = 1", read_path(), reach, read_comment(), swap),
+        show(slot),
     )
 
 
@@ -162,8 +175,9 @@ def expand(*, slot: str, size: int, owner: str, base_path: str, reserve: int) ->
     """Grow the file unless it is large enough; print the disk. Never makes anything smaller."""
     large_enough = f"slot={quote(check_slot(slot))} size>{number(size - 1)}"
     grow = block(
-        ':local csiRoot [:pick $csiPath 0 [:find $csiPath "/"]]',
-        require_room(f"({number(size + reserve)} - $csiSize)"),
+        ':local csiRoot ""',
+        set_root("$csiPath"),
+        require_room(f"({number(size + reserve)} - $csiSize)", missing="pool-gone"),
         f"/disk/set ($csiDisk->0) file-size={number(size)}",
         wait_until(f"{disks(large_enough)} > 0"),
     )
@@ -171,28 +185,26 @@ def expand(*, slot: str, size: int, owner: str, base_path: str, reserve: int) ->
         read_path(),
         read_comment(),
         require_ours(slot, owner, base_path),
+        require_size(slot),
         ":local csiSize [:tonum [/disk/get ($csiDisk->0) size]]",
-        when('[:typeof $csiSize] != "num"', refuse("no-size")),
         when(f"$csiSize < {number(size)}", grow),
     )
     return block(find_disk(slot), when("[:len $csiDisk] = 1", body), show(slot))
 
 
 def delete(*, slot: str, owner: str, base_path: str) -> str:
-    """Remove the disk and then its file; print disk and files before and after.
+    """Remove the disk and then its file; print disk and files before, and files after.
 
     ``/disk/remove`` leaves the file. A file without a disk is what a crash between the two
-    leaves; its name holds slot and owner, so the one file of that name is removed as well, if
-    no other disk uses it.
+    leaves, so the one file of the volume's name is removed as well, if no other disk uses it.
+    Without a disk nobody knows on which pool the file was: that of ``base_path`` has to be
+    mounted, or nothing can be said.
     """
     slot_is = f"slot={quote(check_slot(slot))}"
-    like = named_like(slot, owner)
-    state = block(
-        show(slot), ':put "file"', print_json(f"/file/print as-value proplist=name where {like}")
-    )
+    name_left, like = left_by(slot, owner, base_path)
+    left = block(':put "file"', print_json(f"/file/print as-value proplist=name where {like}"))
     with_disk = block(
-        read_path(),
-        ":set csiFile $csiPath",
+        ":local csiPath $csiFile",
         require_users(1),
         read_comment(),
         require_owner(slot, owner),
@@ -219,12 +231,18 @@ def delete(*, slot: str, owner: str, base_path: str) -> str:
         when(f"{files('name=$csiFile')} > 0", refuse("file-stays")),
     )
     return block(
-        state,
+        name_left,
+        show(slot),
+        left,
         find_disk(slot),
         ':local csiFile ""',
+        f":local csiRoot {quote(base_path.partition('/')[0])}",
+        when("[:len $csiDisk] = 1", read_path(), ":set csiFile $csiPath", set_root("$csiPath")),
+        require_pool("pool-gone"),
         when("[:len $csiDisk] = 1", with_disk, otherwise=without_disk),
         remove_file,
-        state,
+        require_pool_still(),
+        left,
     )
 
 

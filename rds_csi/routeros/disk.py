@@ -11,7 +11,8 @@ from rds_csi.volume import FILE_SYSTEMS, Record, is_legacy_id
 class Disk:
     """A ``/disk`` entry of type file.
 
-    ``size`` is in bytes, exact, as RouterOS stored it. ``file_path`` has no leading slash, as
+    ``size`` is in bytes, exact, as RouterOS stored it; 0 where it shows none, as of a disk whose
+    pool is not mounted: then nobody knows how large it is. ``file_path`` has no leading slash, as
     ``/file`` spells it. ``record`` is None where the comment is none that we could have
     written. ``allowed_host`` is the host NQN the export is restricted to, "" for any.
     ``file_system`` is what RouterOS recognised in it when it looked last, "" for none that we
@@ -35,13 +36,13 @@ class Disk:
     def parse(cls, item: dict[str, Any]) -> Self:
         """The disk in one item of a query.
 
-        Raises :class:`RouterOSError` where size or port are no numbers: neither is guessed, and
-        ``file-size``, which RouterOS rounds, is never looked at.
+        Raises :class:`RouterOSError` where size or port are there and no numbers: neither is
+        guessed, and ``file-size``, which RouterOS rounds, is never looked at.
         """
         comment = as_text(item.get("comment"))
         return cls(
             slot=as_text(item.get("slot")),
-            size=as_integer(item.get("size")),
+            size=as_integer(item.get("size") or 0),
             file_path=as_text(item.get("file-path")).removeprefix("/"),
             comment=comment,
             record=Record.parse(comment),

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from rds_csi.errors import (
+    OPEN,
     ConcurrentChange,
     DriverError,
     FailedPrecondition,
@@ -20,6 +21,7 @@ from rds_csi.errors import (
     NotOurs,
     NotReady,
     OutcomeUnknown,
+    PoolAway,
     RouterOSError,
     Unavailable,
     VolumeInUse,
@@ -28,7 +30,7 @@ from rds_csi.errors import (
 from rds_csi.retry import RetryPolicy, retrying
 from rds_csi.routeros import commands
 from rds_csi.routeros.disk import Capacity, Disk
-from rds_csi.routeros.failures import explain
+from rds_csi.routeros.failures import explain, refused, size_unknown
 from rds_csi.routeros.reply import Reply, as_items, as_text
 from rds_csi.routeros.script import check_file_path, check_slot
 from rds_csi.routeros.session import Session
@@ -74,8 +76,10 @@ class Disks:
 
         One that exists is not touched: whether it is what was asked for is the caller's to see.
         Raises :class:`PoolFull`, :class:`NotReady` (pool or directory missing), :class:`NotOurs`
-        (the slot is somebody else's), :class:`FailedPrecondition` (a file is in the way),
-        :class:`ConcurrentChange` (another call was faster).
+        (the slot is somebody else's), :class:`FailedPrecondition` (a file is in the way): those
+        only where the RDS has shown that the volume is not there, for after a final code the
+        provisioner forgets it. Else :class:`OutcomeUnknown`, :class:`PoolAway` (there, but out
+        of reach), :class:`ConcurrentChange` (another call was faster).
         """
         if len(check_slot(slot)) > 32:
             raise InvalidRequest(f"slot {slot!r} is longer than 32 characters")
@@ -90,27 +94,46 @@ class Disks:
             record=record,
             reserve=self._reserve,
         )
+        # Raises a final code only where RouterOS refused to run the line at all.
         reply = await self._write(slot, command)
-        created = reply.has("created")
-        directory, pool = file_path.rpartition("/")[0], file_path.partition("/")[0]
+        if reply.error is not None:
+            directory = file_path.rpartition("/")[0]
+            error = explain(reply.error, volume=slot, file=file_path, directory=directory)
+            unchanged = refused(reply.error) and not reply.lines
+            raise error if unchanged or reply.lines == ("adding", "undone") else _open(error)
         try:
-            _succeeded(reply, slot, file=file_path, directory=directory, pool=pool)
-        except DriverError as error:
-            if created and not isinstance(error, OutcomeUnknown):
-                # A final code would make the provisioner forget a disk that is there.
-                raise OutcomeUnknown(
-                    f"made, but not confirmed: {error.what}", volume=slot
-                ) from None
-            raise
-        found = _only(_disks(reply, "disk"), slot)
-        if found is None:
+            return self._made(reply, slot, size)
+        except RouterOSError as error:
+            raise _open(error) from error
+
+    def _made(self, reply: Reply, slot: str, size: int) -> tuple[Disk, bool]:
+        """The disk that a create left, and whether it existed before.
+
+        Only a foreign one, that stood there before anything was done, ends in a final code.
+        """
+        disk = _only(_disks(reply, "disk"), slot)
+        if disk is None:
             raise OutcomeUnknown("RouterOS does not show the disk just made", volume=slot)
-        disk = self._ours(found)
-        if created and disk.size < size:
+        if not disk.is_of(self._owner, self._base_path) and (
+            reply.lines[0] != "disk" or self._names_us(disk)
+        ):
+            raise OutcomeUnknown(
+                f"RouterOS shows the disk just made with {disk.comment[:200]!r} as its record",
+                volume=slot,
+            )
+        self._ours(disk)
+        created = reply.has("created")
+        if created and 0 < disk.size < size:
             raise OutcomeUnknown(
                 f"RouterOS shows {disk.size} of {size} bytes of the disk just made", volume=slot
             )
-        return disk, not created
+        return _with_size(disk), not created
+
+    def _names_us(self, disk: Disk) -> bool:
+        """Whether the comment, of whatever version and however cut, begins as a record of ours."""
+        return disk.comment.partition(" ")[2].startswith(
+            owner_prefixes(self._owner)[0].partition(" ")[2]
+        )
 
     async def get(self, slot: str) -> Disk:
         """The disk in the slot.
@@ -139,12 +162,20 @@ class Disks:
         return found
 
     async def change(
-        self, slot: str, expected: str, record: Record, *, exported: bool, allowed_host: str = ""
+        self,
+        slot: str,
+        expected: str,
+        record: Record,
+        *,
+        exported: bool,
+        allowed_host: str = "",
+        opens: bool = False,
     ) -> Disk:
         """Write record, export and allowed host at once, if the comment still is ``expected``.
 
-        Fine if they stand there already. Raises :class:`ConcurrentChange`, with the disk as it
-        is now, if the comment is another one, or somebody wrote at the same time and later.
+        Fine if they stand there already. Raises :class:`ConcurrentChange`, with the disk as it is
+        now, if the comment is another one, or somebody wrote at the same time and later; and
+        where that ``opens`` the export, :class:`PoolAway` while the disk shows no size.
         """
         if record.owner != self._owner:
             raise NotOurs(f"a record of {record.owner!r} is not ours to write", volume=slot)
@@ -157,6 +188,7 @@ class Disks:
             exported=exported,
             allowed_host=allowed_host,
             base_path=self._base_path,
+            opens=opens,
         )
         reply = _succeeded(await self._write(slot, command), slot)
         disk = self._ours(_existing(_disks(reply, "disk"), slot))
@@ -180,7 +212,8 @@ class Disks:
     async def expand(self, slot: str, size: int) -> Disk:
         """Grow the disk to at least ``size`` bytes; one that is large enough is left alone.
 
-        Raises :class:`FailedPrecondition` if RouterOS took the new size but does not show it.
+        Raises :class:`FailedPrecondition` if RouterOS took the new size but does not show it,
+        :class:`PoolAway` where its pool is not mounted.
         """
         command = commands.expand(
             slot=slot,
@@ -190,8 +223,11 @@ class Disks:
             reserve=self._reserve,
         )
         reply = _succeeded(await self._write(slot, command), slot)
-        disk = self._ours(_existing(_disks(reply, "disk"), slot))
-        if disk.size < size:
+        try:
+            disk = self._ours(_existing(_disks(reply, "disk"), slot))
+        except RouterOSError as error:
+            raise _open(error) from error
+        if _with_size(disk).size < size:
             raise FailedPrecondition(
                 f"RouterOS did not honour the new size: it still shows {disk.size} bytes, "
                 f"{size} were asked for",
@@ -203,7 +239,8 @@ class Disks:
     async def delete(self, slot: str) -> None:
         """Remove disk and file, and see that both are gone; fine if they are already.
 
-        Raises :class:`VolumeInUse` while the record names nodes, :class:`NotOurs`,
+        Raises :class:`PoolAway` where the pool is not mounted, for then nobody knows of the file,
+        :class:`VolumeInUse` while the record names nodes, :class:`NotOurs`,
         :class:`FailedPrecondition` if the file is used by another disk or is not the only one
         of its name.
         """
@@ -211,14 +248,15 @@ class Disks:
         reply = await self._write(slot, command)
         if reply.error is not None:
             raise explain(reply.error, volume=slot, **_holders(reply))
-        if _disks(reply, "disk"):
-            raise OutcomeUnknown("the RDS shows its disk again after removing it", volume=slot)
         left = _files(reply)
         if left:
             log.warning("files of a deleted volume's name are left", volume=slot, files=left)
 
     async def capacity(self, volume_path: str) -> Capacity:
-        """The pool that holds the directory; :class:`NotReady` if it is missing or not mounted."""
+        """The pool that holds the directory.
+
+        Raises :class:`NotReady` if there is none, :class:`PoolAway` if it is not mounted.
+        """
         pool = check_file_path(volume_path.strip("/")).partition("/")[0]
         reply = await self._read(commands.capacity(pool))
         items = [*reply.items("mounted"), *reply.items("slot")]
@@ -227,7 +265,7 @@ class Disks:
         # The mount point decides: with a template it is not the slot.
         found = next((each for item in items if (each := Capacity.parse(pool, item))), None)
         if found is None:
-            raise NotReady(f"the pool {pool} is not mounted on the RDS", advice="see /disk/print")
+            raise PoolAway(f"the pool {pool} is not mounted on the RDS", advice="see /disk/print")
         return found
 
     async def system(self) -> System:
@@ -277,6 +315,21 @@ def _succeeded(reply: Reply, volume: str, **names: str) -> Reply:
     if reply.error is not None:
         raise explain(reply.error, volume=volume, **names)
     return reply
+
+
+def _open(error: DriverError) -> DriverError:
+    """The error itself, or as one that leaves open whether something was done."""
+    if error.code in OPEN:
+        return error
+    return OutcomeUnknown(
+        f"whether it was done is not known: {error.what}", volume=error.volume, advice=error.advice
+    )
+
+
+def _with_size(disk: Disk) -> Disk:
+    if disk.size <= 0:
+        raise size_unknown(disk.slot)
+    return disk
 
 
 def _disks(reply: Reply, heading: str) -> list[Disk]:

@@ -15,12 +15,13 @@ from rds_csi.errors import (
     NotOurs,
     NotReady,
     OutcomeUnknown,
+    PoolAway,
     PoolFull,
     RouterOSError,
     VolumeInUse,
     VolumeNotFound,
 )
-from rds_csi.routeros.reply import excerpt
+from rds_csi.routeros.reply import HEADINGS, excerpt
 
 
 class Meaning(NamedTuple):
@@ -38,8 +39,11 @@ REFUSALS: Final[dict[str, Meaning]] = {
         'if nobody needs it: /file/remove [find name="{file}"]',
     ),
     "no-pool": Meaning(NotReady, "the RDS has no disk {pool}", "see /disk/print and volumePath"),
+    "pool-gone": Meaning(
+        PoolAway, "the RDS has no disk {pool}, the pool of the volume", "see /disk/print"
+    ),
     "not-mounted": Meaning(
-        NotReady, "the pool {pool} is not mounted on the RDS", "see /disk/print"
+        PoolAway, "the pool {pool} is not mounted on the RDS", "see /disk/print"
     ),
     "no-directory": Meaning(
         NotReady,
@@ -47,7 +51,7 @@ REFUSALS: Final[dict[str, Meaning]] = {
         '/file/add type=directory name="{directory}"',
     ),
     "pool-full": Meaning(
-        PoolFull, "the pool {pool} has too little room: {detail} bytes are free, a reserve included"
+        PoolFull, "the pool {pool} has too little room: {free} bytes are free, a reserve included"
     ),
     "not-ours": Meaning(
         NotOurs, "its disk on the RDS carries no record of ours", "see the comment in /disk/print"
@@ -56,7 +60,7 @@ REFUSALS: Final[dict[str, Meaning]] = {
     "shared-file": Meaning(
         FailedPrecondition, "another disk on the RDS uses its file", "see file-path in /disk/print"
     ),
-    "many-disks": Meaning(FailedPrecondition, "the RDS has more than one disk of this slot"),
+    "many-disks": Meaning(NotOurs, "the RDS has more than one disk of this slot"),
     "still-mounted": Meaning(
         VolumeInUse,
         "the RDS itself has its file system mounted and does not let go of it",
@@ -75,7 +79,11 @@ REFUSALS: Final[dict[str, Meaning]] = {
     "file-stays": Meaning(
         OutcomeUnknown, "its disk is gone, but the RDS still shows its file after removing it"
     ),
-    "no-size": Meaning(RouterOSError, "the RDS shows no size of its disk"),
+    "no-size": Meaning(
+        PoolAway,
+        "the RDS shows no size of its disk",
+        "see /disk/print: its pool may not be mounted, or its file gone",
+    ),
 }
 """The reasons in ``commands.py``."""
 
@@ -95,7 +103,7 @@ TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
 )
 """What RouterOS says. The first that is found counts."""
 
-_REFUSED: Final = re.compile(r"csi-refused ([a-z-]+)(?: (\d+))?")
+_REFUSED: Final = re.compile(r"csi-refused ([a-z-]+)(?: ([A-Za-z0-9._-]+))?(?: (\d+))?")
 _REJECTED: Final = re.compile(
     r"\(line \d+ column \d+\)|not enough permissions|not allowed"
     r"|input does not match any value|contains invalid trailing characters"
@@ -103,8 +111,23 @@ _REJECTED: Final = re.compile(
 
 
 def rejected(text: str) -> bool:
-    """Whether output without a marker is RouterOS's refusal to run the line at all."""
-    return bool(_REJECTED.search(text))
+    """Whether output without a marker is RouterOS's refusal to run the line at all.
+
+    A line that was refused has printed nothing of ours.
+    """
+    begun = any(line.strip() in HEADINGS for line in text.split("\n"))
+    return not begun and bool(_REJECTED.search(text))
+
+
+def refused(text: str) -> bool:
+    """Whether it is one of our own lines that refused, for a reason that is known."""
+    found = _REFUSED.search(text)
+    return found is not None and found[1] in REFUSALS
+
+
+def size_unknown(volume: str) -> DriverError:
+    """The error for a disk that shows no size."""
+    return explain("csi-refused no-size", volume=volume)
 
 
 def explain(text: str, *, volume: str = "", **names: str) -> DriverError:
@@ -112,11 +135,11 @@ def explain(text: str, *, volume: str = "", **names: str) -> DriverError:
 
     Never fails: what is not known becomes a :class:`RouterOSError` with the text as it came.
     """
-    refused = _REFUSED.search(text)
-    if refused and refused[1] in REFUSALS:
-        meaning = REFUSALS[refused[1]]
-        gaps = dict.fromkeys(("file", "files", "pool", "directory", "nodes"), "?") | names
-        gaps["detail"] = refused[2] or "?"
+    found = _REFUSED.search(text)
+    if found and found[1] in REFUSALS:
+        meaning = REFUSALS[found[1]]
+        gaps = dict.fromkeys(("file", "files", "directory", "nodes"), "?") | names
+        gaps |= {"pool": found[2] or "?", "free": found[3] or "?"}
         return meaning.error(
             meaning.what.format(**gaps), volume=volume, advice=meaning.advice.format(**gaps)
         )

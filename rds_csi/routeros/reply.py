@@ -12,7 +12,7 @@ from typing import Any, Final
 from rds_csi.errors import RouterOSError
 
 HEADINGS: Final = frozenset(
-    {"disk", "disks", "file", "created", "mounted", "slot", "system"}
+    {"disk", "disks", "file", "adding", "created", "undone", "mounted", "slot", "system"}
     | {"user", "group", "packages", "clock", "accepted"}
 )
 """The lines that ``commands.py``, ``survey.py`` and ``probes.py`` print before a query's JSON."""

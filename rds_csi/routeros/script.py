@@ -12,7 +12,7 @@ from typing import Final
 from rds_csi.errors import InvalidRequest
 from rds_csi.volume import check_nqn, is_legacy_id
 
-MAXIMUM_LINE: Final = 4000
+MAXIMUM_LINE: Final = 4200
 """Characters of a whole line. RouterOS publishes no limit; what is known to work is longer."""
 
 _SLOT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")

@@ -89,6 +89,15 @@ class Device:
             raise RuntimeFault(texts.NO_SUCH_ITEM)
         return found
 
+    def shown_size(self, disk: Disk) -> int | None:
+        """The size that listings show: none, or 0, while the file is out of reach."""
+        pool = self.store.pool_of(name := normalise(text_of(disk.properties["file-path"])))
+        if self.quirks.size_without_file == "kept" or (
+            (pool is None or pool.mounted) and self.files.exists(name)
+        ):
+            return disk.size
+        return 0 if self.quirks.size_without_file == "zero" else None
+
     # Changing
 
     async def add_disk(self, given: dict[str, Value]) -> Disk:

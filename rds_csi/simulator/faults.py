@@ -36,6 +36,9 @@ class Quirks:
     """Whether a file takes its whole size from the pool at once (XFS does)."""
     resize: Literal["honoured", "ignored", "needs-unexport"] = "honoured"
     """What ``set file-size=`` does to an existing disk."""
+    size_without_file: Literal["absent", "zero", "kept"] = "absent"
+    """What a disk shows as its ``size`` while its file is out of reach, as before its pool is
+    mounted. Nobody has looked; a client has to live with each."""
     create_directories: bool = False
     """Whether ``add`` makes missing directories of ``file-path``."""
     latency: float = 0.0
@@ -79,6 +82,7 @@ class Quirks:
 
 _CHOICES: Final = {
     "resize": ("honoured", "ignored", "needs-unexport"),
+    "size_without_file": ("absent", "zero", "kept"),
     "keepalive": ("answer", "refuse", "hang"),
     "error_location": ("seen", "always", "never"),
     "recognise": ("seldom", "always"),

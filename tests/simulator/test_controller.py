@@ -289,7 +289,8 @@ class TestCreate:
             await create(controller)
         with pytest.raises(NotOurs):
             await delete(controller, volume_id("pvc-one"))
-        with pytest.raises(NotOurs):
+        # Not FAILED_PRECONDITION: the resizer would take it for "not while it is in use".
+        with pytest.raises(Unavailable, match="no record of ours"):
             await expand(controller, volume_id("pvc-one"), GIB)
         assert rds.disk(volume_id("pvc-one")) == before
 

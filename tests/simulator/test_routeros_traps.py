@@ -11,6 +11,7 @@ from rds_csi.errors import (
     FailedPrecondition,
     InvalidRequest,
     NotReady,
+    PoolAway,
     PoolFull,
     RouterOSError,
     UnsupportedRouterOS,
@@ -325,7 +326,7 @@ async def test_trap_25_nothing_is_created_before_the_pool_is_mounted(rds: Rds) -
     disks = rds.backend()
     await rds.simulator.unmount_pool("raid10")
     for operation in (create(disks), disks.capacity(BASE)):
-        with pytest.raises(NotReady, match="raid10 is not mounted"):
+        with pytest.raises(PoolAway, match="raid10 is not mounted"):
             await operation
     assert rds.slots() == []
     await rds.simulator.mount_pool("raid10")

@@ -336,6 +336,28 @@ async def test_what_is_recognised_is_mounted_unless_told_not_to(rds: Simulator) 
     assert await shown(rds) == {"fs": "xfs", "mounted": False}
 
 
+@pytest.mark.parametrize(("quirk", "shown"), [("absent", None), ("zero", 0), ("kept", GIB)])
+async def test_a_disk_whose_file_is_out_of_reach(
+    rds: Simulator, quirk: str, shown: int | None
+) -> None:
+    """As between a boot and the mount of its pool, which may come up late."""
+    rds.quirks.set("size-without-file", quirk)
+    await rds.run("/disk/add type=file slot=a file-path=raid10/a.img file-size=1G")
+    await rds.unmount_pool("raid10")
+    await rds.reboot()
+    query = "[:serialize to=json value=[/disk/print as-value proplist=slot,size where slot=a]]"
+    [disk] = json.loads(await rds.run(f":put {query}"))
+    assert disk.get("size") == shown
+    assert (await rds.run(":put [:len [/disk/find where slot=a size>0]]")).strip() == (
+        "1" if shown else "0"
+    )
+    kind = (await rds.run(":put [:typeof [:tonum [/disk/get a size]]]")).strip()
+    assert (kind == "num") == (shown is not None)
+    await rds.mount_pool("raid10")
+    [disk] = json.loads(await rds.run(f":put {query}"))
+    assert disk["size"] == GIB
+
+
 async def test_an_unmounted_pool(rds: Simulator) -> None:
     await rds.run(f"{ADD} nvme-tcp-export=yes")
     await rds.unmount_pool("raid10")

@@ -125,7 +125,7 @@ class DiskMenu(Table):
                 ".id": Id(f"*{disk.id:X}"),
                 "type": disk.type,
                 "slot": disk.slot,
-                "size": disk.size,
+                "size": self._device.shown_size(disk),
                 "file-size": disk.size,
                 "sector-size": 512,
                 "model": disk.properties.get("file-path", ""),

@@ -169,10 +169,20 @@ def test_a_disk_is_read_without_its_leading_slash_and_with_what_is_unset() -> No
     assert disk.exported
 
 
-def test_a_rounded_file_size_is_never_looked_at() -> None:
+@pytest.mark.parametrize("size", [None, "", 0, "0"])
+def test_a_disk_without_a_size_is_a_disk_of_unknown_size(size: object) -> None:
+    """As one whose pool is not mounted yet; ``file-size``, which is rounded, is never looked at."""
     assert Disk.parse(item(**{"file-size": "50.0GiB"})).size == 1073741824
+    assert Disk.parse(item(size=size, **{"file-size": 1073741824})).size == 0
+    found = item(**{"file-size": 1073741824})
+    del found["size"]
+    assert Disk.parse(found).size == 0
+
+
+@pytest.mark.parametrize("size", ["50.0GiB", "many", True, 1.5])
+def test_a_size_is_never_guessed(size: object) -> None:
     with pytest.raises(RouterOSError):
-        Disk.parse(item(size=None, **{"file-size": 1073741824}))
+        Disk.parse(item(size=size))
 
 
 LEGACY = "pvc-0f923194-922a-5dd8-b376-c2c6ccb56dd8"
@@ -279,9 +289,9 @@ def test_an_unknown_text_is_kept_verbatim_and_explaining_never_fails(text: str) 
 
 
 def test_every_refusal_fills_its_gaps_and_says_more_than_its_name() -> None:
-    names = {"file": "F{0}", "files": "FS", "pool": "P", "directory": "D", "nodes": "N"}
+    names = {"file": "F{0}", "files": "FS", "directory": "D", "nodes": "N"}
     for reason in REFUSALS:
-        text = str(explain(f"csi-refused {reason} 5", volume="pvc-1", **names))
+        text = str(explain(f"csi-refused {reason} raid10 5", volume="pvc-1", **names))
         assert reason not in text.split()
         assert "?" not in text
 

@@ -117,7 +117,7 @@ def test_wrap_is_the_marker_pattern() -> None:
 
 
 def test_wrap_takes_one_short_line_and_a_real_nonce() -> None:
-    for command in ("a\nb", "a\rb", "ä", "x" * 4000):
+    for command in ("a\nb", "a\rb", "ä", "x" * 4200):
         with pytest.raises(InvalidRequest):
             script.wrap(command, NONCE)
     with pytest.raises(ValueError):
@@ -156,6 +156,7 @@ def longest(nodes: int) -> dict[str, int]:
             exported=True,
             allowed_host="nqn." + "h" * 219,
             base_path=base,
+            opens=True,
         ),
         "expand": commands.expand(
             slot=LEGACY, size=2**44, owner=record.owner, base_path=base, reserve=2**40
