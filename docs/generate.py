@@ -36,8 +36,10 @@ _PARAMETERS: Final = """\
 
 # StorageClass parameters
 
-Every value is a string. A key that is not in this table, and a value that is not in its range, is
-INVALID_ARGUMENT at CreateVolume, for a volume that exists already too, before anything is made.
+In a StorageClass every value is a string: Kubernetes takes no other. In the chart's values a number
+may stand with quotes or without. A key that is not in this table, and a value that is not in its
+range, is INVALID_ARGUMENT at CreateVolume, for a volume that exists already too, before anything is
+made.
 
 ```yaml
 apiVersion: storage.k8s.io/v1

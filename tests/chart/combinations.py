@@ -44,17 +44,17 @@ SIDECARS = (
 )
 PARAMETERS: dict[str, tuple[object, ...]] = {
     "nvmeAddress": ("10.1.1.1", "fd00::1"),
-    "nvmePort": (4421,),
+    "nvmePort": (4421, "4421"),
     "volumePath": ("raid10/other/place",),
     "fencing": ("hostNqn", "none"),
-    "ctrlLossTmo": (-1, 0, 600, 2000000),
-    "reconnectDelay": (10,),
-    "keepAliveTmo": (30,),
-    "fastIoFailTmo": (0, 120),
-    "nrIoQueues": (4,),
-    "queueSize": (64,),
+    "ctrlLossTmo": (-1, 0, 600, 2000000, "-1", "2000000"),
+    "reconnectDelay": (10, "10"),
+    "keepAliveTmo": (30, "30"),
+    "fastIoFailTmo": (0, 120, "120"),
+    "nrIoQueues": (4, "4"),
+    "queueSize": (64, "64"),
 }
-"""Values of every StorageClass parameter of the driver."""
+"""Values of every StorageClass parameter of the driver; numbers as Kubernetes wants them, too."""
 
 COMBINATIONS: dict[str, dict[str, Any]] = {
     "names": {"nameOverride": "storage"},

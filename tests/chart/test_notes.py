@@ -46,6 +46,13 @@ def test_what_was_installed(notes) -> None:
     assert "NOT MADE" not in text
 
 
+def test_who_enforces_pod_security_is_told_what_to_do(notes) -> None:
+    assert (
+        "kubectl label namespace storage pod-security.kubernetes.io/enforce=privileged\n"
+        in notes(BASE)
+    )
+
+
 def test_a_simulator_is_called_one(notes) -> None:
     assert "a SIMULATOR on node worker-1" in notes(SIMULATED)
 

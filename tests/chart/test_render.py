@@ -295,6 +295,27 @@ def test_large_numbers_stay_numbers(chart: Chart) -> None:
     assert "--reserve=10995116277760" in container(objects, "controller", "rds-csi")["args"]
 
 
+@pytest.mark.parametrize("wanted", [False, True])
+def test_mount_finds_selinuxs_configuration_where_labels_are_mounted(
+    chart: Chart, wanted: bool
+) -> None:
+    objects = chart.objects(merged(BASE, {"csiDriver": {"seLinuxMount": wanted}}))
+    assert one(objects, "CSIDriver")["spec"]["seLinuxMount"] is wanted
+    mounts = {
+        each["mountPath"]: each for each in container(objects, "node", "rds-csi")["volumeMounts"]
+    }
+    assert "/sys" in mounts
+    assert ("/etc/selinux" in mounts) is wanted
+    if wanted:
+        [volume] = [
+            each
+            for each in one(objects, "DaemonSet")["spec"]["template"]["spec"]["volumes"]
+            if each["name"] == mounts["/etc/selinux"]["name"]
+        ]
+        # Also on a node that has none.
+        assert volume["hostPath"] == {"path": "/etc/selinux", "type": "DirectoryOrCreate"}
+
+
 def test_pods_restart_when_keys_change_and_not_otherwise(chart: Chart) -> None:
     before = one(chart.objects(BASE), "Deployment")
     again = one(chart.objects(BASE), "Deployment")

@@ -94,7 +94,8 @@ TEXTS: dict[str, list[Any]] = {
 
 
 def test_the_schema_takes_what_the_driver_takes(chart: Chart) -> None:
-    cases = [(key, value) for key in KEYS for value in TEXTS.get(key, NUMBERS)]
+    numbers = [*NUMBERS, *map(str, NUMBERS), "", "1.5", "ten"]
+    cases = [(key, value) for key in KEYS for value in TEXTS.get(key, numbers)]
     classes = [
         {"name": f"c{number}", "parameters": {key: value}}
         for number, (key, value) in enumerate(cases)

@@ -89,6 +89,52 @@ def test_every_installation_renders(helm: Path) -> None:
         assert {"CSIDriver", "DaemonSet", "Deployment", "StorageClass"} <= kinds, name
 
 
+ENFORCE = "pod-security.kubernetes.io/enforce=privileged"
+
+
+def namespace(words: list[str]) -> str:
+    """What follows ``-n`` or ``--namespace``."""
+    place = next(number for number, word in enumerate(words) if word in {"-n", "--namespace"})
+    return words[place + 1]
+
+
+def test_every_installation_lets_the_nodes_pods_in() -> None:
+    """A cluster that enforces Pod Security refuses them in a namespace without the label."""
+    chart = ROOT / "charts" / "rds-csi" / "README.md"
+    seen = set()
+    for page in [*pages(), chart]:
+        for block in (each for each in blocks(page, "sh") if "helm " in each.text):
+            said = commands(block.text)
+            for number, words in enumerate(said):
+                if words[0] == "helm" and "install" in words:
+                    assert "--create-namespace" not in words, page
+                    name = namespace(words)
+                    label = ["kubectl", "label", "namespace", name, ENFORCE]
+                    create = ["kubectl", "create", "namespace", name]
+                    assert said.index(create) < said.index(label) < number, page
+                    seen.add(page.name)
+    assert {"README.md", "quick-start.md", "routeros.md"} <= seen
+
+
+def test_logs_by_a_selector_are_shown_in_full() -> None:
+    """With a selector kubectl shows the last ten lines of each container, unless it is told."""
+    places = [ROOT / "README.md", ROOT / "CONTRIBUTING.md"]
+    places += [
+        file
+        for folder in ("docs", "charts", "rds_csi")
+        for file in (ROOT / folder).rglob("*")
+        if file.suffix in {".md", ".txt", ".yaml", ".tpl", ".py", ".toml"}
+    ]
+    asked = [
+        (file.name, line.strip())
+        for file in places
+        for line in file.read_text().splitlines()
+        if "kubectl" in line and re.search(r"\blogs\b.* (-l|--selector)[ =]", line)
+    ]
+    assert len(asked) > 15
+    assert [each for each in asked if not re.search(r" --tail=(-1|[0-9]{4,})\b", each[1])] == []
+
+
 @pytest.fixture
 def rendered(helm: Path) -> Objects:
     [words] = installs(QUICK_START)
