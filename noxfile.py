@@ -6,6 +6,7 @@ line, and fails if ``CI=true``: a pipeline must not be green because it tested n
 """
 
 import os
+import platform
 import re
 import shutil
 import subprocess
@@ -19,8 +20,13 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
 nox.options.sessions = [
-    *("lint", "types", "proto", "docs", "unit", "simulator", "chart", "alerts", "sanity", "kernel"),
+    *("lint", "types", "proto", "docs", "unit", "simulator", "chart", "alerts", "readme", "sanity"),
+    "kernel",
 ]
+# A root shell by su has no /usr/sbin on its PATH, and cron next to nothing.
+os.environ["PATH"] = ":".join(
+    filter(None, [os.environ.get("PATH"), "/usr/local/sbin:/usr/sbin:/usr/bin:/sbin:/bin"])
+)
 
 ROOT = Path(__file__).parent
 BUILD = ROOT / "build"
@@ -39,8 +45,13 @@ PROGRAMS = {
     "mkfs.xfs": "xfsprogs",
 }
 """What unit tests make and read file systems with, and its Debian packages."""
-DOCS_PROGRAMS = {"jq": "jq", "ssh": "openssh-client", "ssh-keygen": "openssh-client"}
-"""What the pages have a reader run."""
+DOCS_PROGRAMS = {
+    "git": "git",
+    "jq": "jq",
+    "ssh": "openssh-client",
+    "ssh-keygen": "openssh-client",
+}
+"""What the pages have a reader run, git first."""
 APT = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 LAB_UNAVAILABLE = 75
 SANITY_SECONDS = 1200
@@ -148,6 +159,21 @@ def demo(session: nox.Session) -> None:
     """``rds-csi demo`` as a user has it: installed, not from the source tree."""
     sync(session, extras=["lab"], editable=False)
     session.run("rds-csi", "demo", *session.posargs)
+
+
+@nox.session
+def readme(session: nox.Session) -> None:
+    """The README's first command ends with DEMO OK: a clean clone, an empty environment."""
+    sync(session, "docs")
+    if os.geteuid() != 0 or platform.machine() != "x86_64":
+        unavailable(session, "the demo needs root, and its virtual machine an x86_64 kernel")
+    programs = {"git": "git"}
+    if "--exhaustive" in session.posargs:
+        programs["debootstrap"] = "debootstrap"
+    if not install_programs(session, programs):
+        session.skip("no git")
+    # The demo prepares the machine itself, and says so in build/readme.
+    session.run("pytest", "tests/readme", "--timeout=1200", junit("readme"), *session.posargs)
 
 
 @nox.session

@@ -76,13 +76,3 @@ def test_the_sessions_it_names_exist(page: Path) -> None:
     named = re.findall(r"nox -s ([\w-]+)", page.read_text())
     assert named
     assert set(named) <= set(sessions())
-
-
-@pytest.mark.exhaustive
-@pytest.mark.timeout(3000)
-def test_the_demo(shell: Run) -> None:
-    [script] = marked(QUICK_START, "lab")
-    assert script in "".join(marked(README, "lab"))
-    done = shell(script, timeout=2900)
-    assert done.returncode == 0, done.stdout
-    assert "DEMO OK" in done.stdout
