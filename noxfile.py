@@ -197,10 +197,11 @@ def image(session: nox.Session) -> None:
 
 @nox.session
 def benchmark(session: nox.Session) -> None:
-    """How small and how fast, beside a plain grpcio server; what a full node costs."""
+    """How small and how fast, beside a plain server; what a full node and a long listing cost."""
     sync(session, "test", editable=False)
     session.run("python", "-P", "benchmarks/rpc.py", *session.posargs)
     session.run("python", "-m", "benchmarks.node")
+    session.run("python", "-m", "benchmarks.listing")
 
 
 @nox.session(name="benchmark-resume")

@@ -180,16 +180,21 @@ def dress(block: Path) -> None:
         (block / name).mkdir()
 
 
-async def cost(work: Callable[[], Awaitable[None]]) -> Cost:
-    """What the work costs while the loop has something else to do every millisecond."""
+async def cost(
+    work: Callable[[], Awaitable[object]], clock: Callable[[], float] = time.perf_counter
+) -> Cost:
+    """What the work costs while the loop has something else to do every millisecond.
+
+    A stall is the longest time between two of those by ``clock``.
+    """
     longest, done = 0.0, False
 
     async def watch() -> None:
         nonlocal longest
-        before = time.perf_counter()
+        before = clock()
         while not done:
             await asyncio.sleep(0.001)
-            now = time.perf_counter()
+            now = clock()
             longest = max(longest, now - before - 0.001)
             before = now
 

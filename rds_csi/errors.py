@@ -212,6 +212,10 @@ class PoolAway(Unavailable):
     transient = False
 
 
+class ReplyTooLong(OutcomeUnknown):
+    """The reply was cut off, because it would not have fitted into memory."""
+
+
 class NotAuthorised(Unavailable):
     """The RDS refused our key, or its host key is not the pinned one.
 

@@ -6,6 +6,7 @@ is idempotent, finds out. A lost answer is never "not found".
 """
 
 import asyncio
+import builtins
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Final
@@ -22,6 +23,7 @@ from rds_csi.errors import (
     NotReady,
     OutcomeUnknown,
     PoolAway,
+    ReplyTooLong,
     RouterOSError,
     Unavailable,
     VolumeInUse,
@@ -42,6 +44,8 @@ log = structlog.get_logger(__name__)
 READS: Final = RetryPolicy(attempts=3, initial=0.2)
 """Reads are repeated soon and not often: behind them waits a caller who repeats as well."""
 
+_ORDINARY: Final = 1024**2
+"""Bytes of a reply that is about one volume or pool; such replies come several at a time."""
 _BREATH: Final = 250
 """Items of a long listing read in one go: 10,000 take a second, and others want to run."""
 
@@ -67,6 +71,7 @@ class Disks:
         self._base_path = check_file_path(base_path.strip("/"))
         self._reserve = reserve
         self._policy = policy
+        self._one_listing = asyncio.Lock()
         self._writers: dict[str, tuple[asyncio.Lock, int]] = {}
 
     async def create(
@@ -145,10 +150,17 @@ class Disks:
         return self._ours(_existing(_disks(reply, "disk"), slot))
 
     async def list(self) -> list[Disk]:
-        """All disks that are ours or may be adopted, in no particular order."""
-        reply = await self._read(commands.listing(self._owner))
+        """All disks that are ours or may be adopted, in no particular order.
+
+        One listing at a time: two long replies may not fit into memory.
+        """
+        async with self._one_listing:
+            return await self._list()
+
+    async def _list(self) -> builtins.list[Disk]:
+        reply = await self._read(commands.listing(self._owner), largest=None)
         found = []
-        for number, item in enumerate(reply.items("disks")):
+        for number, item in enumerate(reply.each("disks")):
             if number % _BREATH == 0:
                 await asyncio.sleep(0)
             try:
@@ -272,10 +284,15 @@ class Disks:
         """Version and board, asked anew."""
         return read_system(await self._read(commands.system()))
 
-    async def _read(self, command: str, volume: str = "") -> Reply:
+    async def _read(
+        self, command: str, volume: str = "", *, largest: int | None = _ORDINARY
+    ) -> Reply:
         async def attempt() -> Reply:
             try:
-                return _succeeded(await self._session.execute(command, volume=volume), volume)
+                reply = await self._session.execute(command, volume=volume, largest=largest)
+                return _succeeded(reply, volume)
+            except ReplyTooLong:
+                raise  # it would be as long again
             except OutcomeUnknown as error:
                 # Reading changes nothing, so it may be repeated whatever became of it.
                 raise Unavailable(error.what, volume=volume, advice=error.advice) from error
@@ -284,7 +301,7 @@ class Disks:
 
     async def _write(self, slot: str, command: str) -> Reply:
         async with self._writing(slot):
-            return await self._session.execute(command, volume=slot)
+            return await self._session.execute(command, volume=slot, largest=_ORDINARY)
 
     @asynccontextmanager
     async def _writing(self, slot: str) -> AsyncIterator[None]:

@@ -6,12 +6,16 @@ without leaving the channel behind.
 """
 
 import asyncio
+from typing import Final
 
 import asyncssh
 
-from rds_csi.errors import OutcomeUnknown, Unavailable
+from rds_csi.errors import OutcomeUnknown, ReplyTooLong, Unavailable
 from rds_csi.routeros.failures import explain, rejected
 from rds_csi.routeros.reply import Reply, decode, excerpt, read
+
+_SAMPLE: Final = 64 * 1024
+"""Bytes of the beginning and of the end of an output that is no reply."""
 
 
 class Exchange(asyncssh.SSHClientSession[bytes]):
@@ -56,25 +60,37 @@ class Exchange(asyncssh.SSHClientSession[bytes]):
                 raise OutcomeUnknown(f"the connection broke after sending: {error}") from error
             raise Unavailable(f"no channel to the RDS: {error}") from error
         if self._overflow:
-            raise OutcomeUnknown(f"the RDS printed more than {self._maximum} bytes")
+            raise ReplyTooLong(
+                f"the RDS printed more than {self._maximum} bytes in answer to one command",
+                advice="10,000 volumes take half of what a listing may: how many disks does "
+                "/disk/print count-only say it has, and is it the RDS that answers there?",
+            )
 
     def conclude(self, nonce: str) -> Reply:
         """The reply, if the output proves how the command ended.
 
         The marker is proof by itself, with or without an exit status. Without it, only RouterOS's
         refusal to run the line is an answer, raised as ``failures.explain`` has it. Everything
-        else raises :class:`OutcomeUnknown`, with the output as it came.
+        else raises :class:`OutcomeUnknown`, with the output as it came. To be called once: a long
+        output is not kept beside what is made of it.
         """
-        text = decode(bytes(self.output))
-        reply = read(text, nonce)
+        sample = self.output
+        if len(sample) > 2 * _SAMPLE:
+            sample = sample[:_SAMPLE] + b" ... " + sample[-_SAMPLE:]
+        reply = read(decode(self._taken()), nonce)
         if reply is not None:
             return reply
+        text = decode(sample)
         if self.complete and rejected(text):
             raise explain(text)
         raise OutcomeUnknown(
             "the reply of the RDS ended without its marker"
             f"{'' if self.complete else ' (connection lost)'}: {excerpt(text)!r}"
         )
+
+    def _taken(self) -> bytearray:
+        output, self.output = self.output, bytearray()
+        return output
 
     def _abandon(self) -> None:
         self._abandoned = True
@@ -101,6 +117,7 @@ class Exchange(asyncssh.SSHClientSession[bytes]):
         """Keep what is printed, on either stream, up to the limit."""
         if len(self.output) + len(data) > self._maximum:
             self._overflow = True
+            self.output = bytearray()
             if self._channel is not None:
                 self._channel.abort()
         else:

@@ -6,6 +6,7 @@ so only the marker that ``script.wrap`` puts last tells how a line ended.
 
 import json
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -18,6 +19,8 @@ HEADINGS: Final = frozenset(
 """The lines that ``commands.py``, ``survey.py`` and ``probes.py`` print before a query's JSON."""
 
 _EXCERPT: Final = 2000
+_DECODER: Final = json.JSONDecoder(strict=False)
+_SPACE: Final = re.compile(r"[ \t\r\n]*")
 _GROUPED: Final = re.compile(r"-?\d{1,3}([ \u00a0]\d{3})+|-?\d+")
 
 
@@ -42,20 +45,28 @@ class Reply:
             if title == heading and text:
                 try:
                     found.append(json.loads(text, strict=False))
-                except ValueError:
-                    raise RouterOSError(
-                        f"RouterOS printed no JSON below {heading!r}: {excerpt(text)!r}"
-                    ) from None
+                except (ValueError, RecursionError):
+                    raise _no_json(heading, text) from None
         return found
 
     def items(self, heading: str) -> list[dict[str, Any]]:
         """The objects of the last list below such a heading; a lone object is a list of one."""
-        values = self.values(heading)
-        if not values:
+        return list(self.each(heading))
+
+    def each(self, heading: str) -> Iterator[dict[str, Any]]:
+        """:meth:`items` one by one, so that a long list neither fills the memory nor the time.
+
+        What is wrong with a later item is raised when it is come to.
+        """
+        texts = [text for title, text in self._sections() if title == heading and text]
+        if not texts:
             raise RouterOSError(
                 f"RouterOS printed nothing below {heading!r}: {excerpt(chr(10).join(self.lines))!r}"
             )
-        return as_items(values[-1])
+        try:
+            yield from _each(texts[-1])
+        except (ValueError, RecursionError):
+            raise _no_json(heading, texts[-1]) from None
 
     def _sections(self) -> list[tuple[str, str]]:
         sections: list[tuple[str, list[str]]] = []
@@ -68,14 +79,44 @@ class Reply:
         return [(title, "".join(lines)) for title, lines in sections]
 
 
-def decode(output: bytes) -> str:
+def _no_json(heading: str, text: str) -> RouterOSError:
+    return RouterOSError(f"RouterOS printed no JSON below {heading!r}: {excerpt(text)!r}")
+
+
+def _each(text: str) -> Iterator[dict[str, Any]]:
+    """The objects of a JSON list, or a lone one; ValueError where the text is none."""
+
+    def behind_space(at: int) -> int:
+        return _SPACE.match(text, at).end()  # type: ignore[union-attr]  # it always matches
+
+    at = behind_space(0)
+    if text[at : at + 1] != "[":
+        yield from as_items(json.loads(text, strict=False))
+        return
+    at = behind_space(at + 1)
+    more = text[at : at + 1] != "]"
+    while more:
+        value, at = _DECODER.raw_decode(text, at)
+        yield from as_items([value])
+        at = behind_space(at)
+        more = text[at : at + 1] == ","
+        if more:
+            at = behind_space(at + 1)
+    if text[at : at + 1] != "]" or behind_space(at + 1) != len(text):
+        raise ValueError("no list")
+
+
+def decode(output: bytes | bytearray) -> str:
     """The text of an output; bytes that are no UTF-8 become replacement characters."""
     return output.decode(errors="replace")
 
 
 def read(text: str, nonce: str) -> Reply | None:
     """The reply in ``text``, or None where the marker of this line is missing."""
-    lines = [line.rstrip("\r") for line in text.split("\n")]
+    lines = text.split("\n")
+    del text  # a listing is long, and its only long line is copied where it ends in a return
+    for index, line in enumerate(lines):
+        lines[index] = line.rstrip("\r")
     while lines and not lines[-1].strip():
         lines.pop()
     failed = f"CSI-ERR-{nonce}"
@@ -90,7 +131,7 @@ def read(text: str, nonce: str) -> Reply | None:
 
 
 def _content(lines: list[str]) -> tuple[str, ...]:
-    return tuple(line for line in lines if line.strip())
+    return tuple(line for line in lines if line and not line.isspace())
 
 
 def excerpt(text: str) -> str:

@@ -10,6 +10,7 @@ import random
 import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 import asyncssh
 import structlog
@@ -25,6 +26,10 @@ from rds_csi.routeros.settings import SessionSettings
 from rds_csi.routeros.system import System
 
 log = structlog.get_logger(__name__)
+
+
+_LONG: Final = 256 * 1024
+"""Bytes of a reply beyond which taking it apart would hold the event loop."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,8 +101,10 @@ class Session:
             running=self._running,
         )
 
-    async def execute(self, command: str, *, volume: str = "") -> Reply:
+    async def execute(self, command: str, *, volume: str = "", largest: int | None = None) -> Reply:
         """Run ``command`` on the RDS; waiting and connecting count towards its time.
+
+        ``largest``: bytes that the reply may have, if fewer than the settings say.
 
         The reply's ``error`` is RouterOS's own text where the command ran and failed. Raises
         :class:`Unavailable`, :class:`NotAuthorised` or :class:`UnsupportedRouterOS` if nothing
@@ -109,7 +116,8 @@ class Session:
         started = self._clock.monotonic()
         outcome = "unknown"
         try:
-            reply = await self._within_time(line, nonce, volume)
+            exchange = Exchange(largest or self._settings.maximum_output)
+            reply = await self._within_time(exchange, line, nonce, volume)
             outcome = "ok" if reply.error is None else "failed"
         except OutcomeUnknown:
             raise
@@ -138,12 +146,13 @@ class Session:
         """Close the connection for good. Commands under way end as :class:`OutcomeUnknown`."""
         await self._connection.close()
 
-    async def _within_time(self, line: str, nonce: str, volume: str) -> Reply:
+    async def _within_time(self, exchange: Exchange, line: str, nonce: str, volume: str) -> Reply:
         limit = self._settings.command_timeout
-        exchange = Exchange(self._settings.maximum_output)
         try:
             async with asyncio.timeout(limit):
                 await self._in_turn(exchange, line)
+            if len(exchange.output) > _LONG:
+                return await asyncio.to_thread(exchange.conclude, nonce)
             return exchange.conclude(nonce)
         except TimeoutError:
             if exchange.sent:

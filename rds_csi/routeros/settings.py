@@ -29,7 +29,9 @@ class SessionSettings:
     ``known_hosts`` file; several while a key is replaced. ``insecure_accept_any_host_key`` is
     for development: it lets anybody pose as the RDS and says so at each connect.
     ``channels`` bounds what runs at once: a real RDS hung with 19 new sessions on a connection.
-    ``reconnect_limit`` is the longest pause between two attempts to connect.
+    ``reconnect_limit`` is the longest pause between two attempts to connect. ``maximum_output``
+    is what a reply may have: that of 10,000 volumes has half of it, and what is made of it fits
+    into the memory that the chart gives a controller.
     """
 
     host: str
@@ -47,7 +49,7 @@ class SessionSettings:
     keepalive_count: int = 2
     close_timeout: float = 30.0
     reconnect_limit: float = 10.0
-    maximum_output: int = 64 * 1024**2
+    maximum_output: int = 16 * 1024**2
 
     def __post_init__(self) -> None:
         """Refuse settings that would trust anybody, or nobody."""

@@ -307,3 +307,48 @@ def test_only_a_parse_error_is_an_answer_without_a_marker() -> None:
         assert rejected(text)
     for text in ("", "disk\r\n[]", "Session closed", "connection reset", "interrupted"):
         assert not rejected(text)
+
+
+spaces = st.text(" \t\r", max_size=3)
+shown = st.dictionaries(st.text(max_size=5), st.none() | st.integers() | st.text(max_size=8))
+
+
+@given(st.lists(st.tuples(shown, spaces, spaces), max_size=5), spaces, spaces, spaces)
+def test_items_one_by_one_are_those_of_the_list(
+    items: list[tuple[dict[str, object], str, str]], before: str, within: str, behind: str
+) -> None:
+    """However RouterOS pads them: the same as what parses it in one go."""
+    inner = ",".join(f"{left}{json.dumps(item)}{right}" for item, left, right in items)
+    text = f"{before}[{inner or within}]{behind}"
+    assert json.loads(text) == [item for item, _, _ in items]
+    assert list(Reply(("disks", text)).each("disks")) == [item for item, _, _ in items]
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["[", "[{}", "[{},", "[{},]", "[{} {}]", "[,]", "[{}]x", "[{}] [", "x", "[x]", '[{"a":1}'],
+)
+def test_a_list_that_is_cut_or_garbled_is_no_list(text: str) -> None:
+    with pytest.raises(ValueError):
+        json.loads(text)
+    with pytest.raises(RouterOSError, match="printed no JSON below 'disks'"):
+        list(Reply(("disks", text)).each("disks"))
+    with pytest.raises(RouterOSError, match="printed no JSON below 'disks'"):
+        Reply(("disks", text)).items("disks")
+
+
+@pytest.mark.parametrize("text", ["[1]", '["a"]', "[{}, null]", "5", "null", "[[{}]]"])
+def test_a_list_of_anything_else_is_none_of_items(text: str) -> None:
+    with pytest.raises(RouterOSError, match="no list of items"):
+        Reply(("disks", text)).items("disks")
+
+
+def test_json_that_is_too_deep_is_none() -> None:
+    with pytest.raises(RouterOSError, match="no JSON"):
+        Reply(("disks", "[" + '{"a":[' * 100_000)).items("disks")
+
+
+def test_a_long_list_is_not_made_in_one_go() -> None:
+    """The second item is looked at when it is come to."""
+    reply = Reply(("disks", '[{"a":1},rubbish]'))
+    assert next(reply.each("disks")) == {"a": 1}

@@ -11,6 +11,7 @@ from rds_csi.errors import (
     DriverError,
     NotAuthorised,
     OutcomeUnknown,
+    ReplyTooLong,
     Unavailable,
     UntrustedHostKey,
 )
@@ -264,8 +265,10 @@ async def test_s11_endless_output_is_cut_at_the_limit(tmp_path: Path) -> None:
 
         rds.answer = endless
         session = Session(rds.settings(maximum_output=1_000_000))
-        with pytest.raises(OutcomeUnknown, match="more than 1000000 bytes"):
+        with pytest.raises(ReplyTooLong, match=r"more than 1000000 bytes .* how many disks does"):
             await session.execute("x")
+        with pytest.raises(ReplyTooLong, match="more than 70000 bytes"):
+            await session.execute("x", largest=70_000)
         rds.answer = succeed
         await session.execute("still usable")
         await session.close()
