@@ -140,6 +140,14 @@ class NotBlank(FailedPrecondition):
     """The device is not proven blank, so it is not formatted."""
 
 
+class NotGrown(FailedPrecondition):
+    """The volume works, at its old size.
+
+    FAILED_PRECONDITION because of the kubelet: after every other code it starts no pod with the
+    volume before the growth has succeeded, which may be never on this connection.
+    """
+
+
 class NotReady(FailedPrecondition):
     """The host or the RDS lacks something: a kernel module, a program, a pool, a version."""
 

@@ -5,11 +5,20 @@ from dataclasses import replace
 from typing import Final
 
 from rds_csi.causes import noting
-from rds_csi.errors import FailedPrecondition, PathNotFound, SizeOutOfRange, Unavailable
+from rds_csi.errors import (
+    CommandFailed,
+    CommandTimeout,
+    FailedPrecondition,
+    Internal,
+    NotGrown,
+    PathNotFound,
+    SizeOutOfRange,
+    Unavailable,
+)
 from rds_csi.filesystem import paths
-from rds_csi.filesystem.devices import BlockDevices
+from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.grow import Grower
-from rds_csi.filesystem.mounts import Mounts, MountTable
+from rds_csi.filesystem.mounts import Mount, Mounts, MountTable
 from rds_csi.filesystem.usage import Usage, usage
 from rds_csi.nodeops.handover import RESTART
 from rds_csi.nodeops.look import Look
@@ -74,9 +83,10 @@ class Inspector:
 
         Returns the size of the device in bytes. ``block``: the caller says that the volume has
         no file system; the kubelet then names a directory of its own as the path. Raises
-        :class:`PathNotFound`, :class:`Unavailable` while the device is still too small,
-        :class:`SizeOutOfRange` where it is larger than the range allows, and
-        :class:`FailedPrecondition` where it is known to be staged under an older generation.
+        :class:`PathNotFound`, :class:`NotGrown` where the volume keeps its old size for now,
+        :class:`Unavailable` where its device is gone, :class:`SizeOutOfRange` where it is larger
+        than the range allows, and :class:`FailedPrecondition` where it is known to be staged under
+        an older generation.
         """
         found = self._volumes.find(volume)
         if found is None:
@@ -108,11 +118,24 @@ class Inspector:
         device = self._volumes.device(nqn, namespace)
         if writable:
             # Through the staging mount, if that is one: a published one may be of a directory.
-            await self._grower.grow(device, writable[0], volume=volume)
-            if record is not None and record.ungrown:
-                await self._store.write(replace(record, ungrown=""))
+            await self._grow_file_system(device, writable[0], record, volume)
         self._devices.prove(device, volume=volume)
         return namespace.size
+
+    async def _grow_file_system(
+        self, device: Device, mount: Mount, record: StagedVolume | None, volume: str
+    ) -> None:
+        """Grow it, and keep in the record why it could not be: that is what health tells."""
+        failure: Internal | CommandTimeout | None = None
+        try:
+            await self._grower.grow(device, mount, volume=volume)
+        except (Internal, CommandTimeout) as error:
+            failure = error
+        ungrown = failure.what if failure is not None else ""
+        if record is not None and record.ungrown != ungrown:
+            await self._store.write(replace(record, ungrown=ungrown))
+        if failure is not None:
+            raise NotGrown(failure.what, volume=volume, advice=failure.advice) from failure
 
     def shown(self, table: MountTable, path: str, namespace: Namespace) -> str:
         """What of the volume is at the path: ``file system``, ``device``, or nothing."""
@@ -130,23 +153,33 @@ class Inspector:
         return ""
 
     async def _grown(self, nqn: str, required: int, volume: str) -> Namespace:
-        """The namespace once it has the size required."""
-        size = 0
+        """The namespace once it has the size required; :class:`NotGrown` if it stays as it is.
+
+        Linux's target before 5.8 fixes a namespace's size when it is exported: then this
+        connection never sees the new one, and the next stage after an unstage does.
+        """
+        size, problem = 0, ""
         for attempt in range(_ATTEMPTS):
             if attempt:
                 with noting(f"its device still had {size} bytes instead of {required}"):
                     await asyncio.sleep(_PAUSE)
-            await self._initiator.rescan(nqn, volume=volume)
+            try:
+                await self._initiator.rescan(nqn, volume=volume)
+            except (CommandFailed, CommandTimeout) as error:
+                problem = f": {error.what}"
             namespace = self._initiator.find(nqn)
             if namespace is None:
                 raise Unavailable("its device is gone", volume=volume)
             size = namespace.size
             if size >= required:
                 return namespace
-        raise Unavailable(
-            f"its device still has {size} bytes instead of {required}",
+            if problem:
+                break
+        raise NotGrown(
+            f"its device still has {size} bytes instead of {required}{problem}",
             volume=volume,
-            advice="the RDS does not report the new size yet; the next call looks again",
+            advice="it works at its old size; the new one is seen when its pods have been stopped "
+            "and it is connected anew",
         )
 
 

@@ -8,11 +8,15 @@ import pytest
 from rds_csi.causes import collect
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import (
+    OPEN,
     Code,
+    CommandFailed,
+    CommandStuck,
     CommandTimeout,
     DriverError,
     Internal,
     InvalidRequest,
+    NotGrown,
     PathNotFound,
     SizeOutOfRange,
     Unavailable,
@@ -158,12 +162,12 @@ async def test_the_new_size_is_waited_for(host: FakeHost) -> None:
 
 
 @pytest.mark.looptime
-async def test_a_device_that_does_not_grow_is_said_and_the_call_may_be_repeated(
-    host: FakeHost,
-) -> None:
+async def test_a_device_that_does_not_grow_keeps_no_pod_from_starting(host: FakeHost) -> None:
+    """After any other code the kubelet mounts it for no pod until it has grown: maybe never."""
     calls = await published(host)
-    with pytest.raises(Unavailable, match=f"still has {SIZE} bytes"):
+    with pytest.raises(NotGrown, match=f"still has {SIZE} bytes") as caught:
         await calls.expand(2 * SIZE)
+    assert caught.value.code is Code.FAILED_PRECONDITION
     calls.disk.size = 2 * SIZE
     await calls.expand(2 * SIZE)
     assert calls.disk.fs_size == 2 * SIZE
@@ -183,19 +187,68 @@ async def test_a_read_only_file_system_is_not_grown(host: FakeHost) -> None:
 
 
 @pytest.mark.parametrize("program", ["resize2fs", "dumpe2fs"])
-async def test_a_failing_tool_is_an_error(host: FakeHost, program: str) -> None:
+async def test_a_failing_tool_keeps_no_pod_from_starting_and_is_told_by_health(
+    host: FakeHost, program: str
+) -> None:
     calls = await published(host)
     calls.disk.size = 2 * SIZE
     host.refusals[program] = Result(1, "", "it does not work")
-    with pytest.raises(DriverError, match="it does not work"):
+    with pytest.raises(NotGrown, match="it does not work") as caught:
         await calls.expand(2 * SIZE)
+    assert caught.value.code is Code.FAILED_PRECONDITION
+    assert [each.reason for each in await calls.health()] == ["NotGrown"]
+    host.refusals.clear()
+    assert await calls.expand(2 * SIZE) == calls.disk.fs_size == 2 * SIZE
+    assert await calls.health() == []
+
+
+@pytest.mark.parametrize(
+    "failure",
+    [
+        CommandFailed("rescan_controller could not be written", returncode=1),
+        CommandTimeout("sh took longer than 5 s and was killed"),
+    ],
+    ids=lambda failure: type(failure).__name__,
+)
+async def test_a_size_that_cannot_be_asked_for_keeps_no_pod_from_starting(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, failure: DriverError
+) -> None:
+    calls = await published(host)
+
+    async def fail(_nqn: str, *, volume: str = "") -> None:
+        del volume
+        raise failure
+
+    monkeypatch.setattr(host, "rescan", fail)
+    with pytest.raises(NotGrown, match=failure.what):
+        await calls.expand(2 * SIZE)
+    assert await calls.expand(SIZE) == SIZE, "and where the size is there, nobody minds"
+
+
+async def test_a_program_that_hangs_is_no_growth_that_failed(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The volume stays locked: FAILED_PRECONDITION would let the kubelet go on."""
+    calls = await published(host)
+    calls.disk.size = 2 * SIZE
+    original = host._outcome
+
+    async def hang(words: tuple[str, ...]) -> Result:
+        if words[0] == "resize2fs":
+            raise CommandStuck("resize2fs hangs")
+        return await original(words)
+
+    monkeypatch.setattr(host, "_outcome", hang)
+    with pytest.raises(CommandStuck) as caught:
+        await calls.expand(2 * SIZE)
+    assert caught.value.code in OPEN
 
 
 async def test_growth_that_the_tool_only_claims_is_an_error(host: FakeHost) -> None:
     calls = await published(host)
     calls.disk.size = 2 * SIZE
     host.refusals["resize2fs"] = Result(0, "", "")
-    with pytest.raises(Internal, match="reported success"):
+    with pytest.raises(NotGrown, match="reported success"):
         await calls.expand(2 * SIZE)
 
 
