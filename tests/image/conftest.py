@@ -10,11 +10,16 @@ ROOT = Path(__file__).parents[2]
 BUILT = pytest.StashKey[dict[str, Image]]()
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--built", action="store_true", help="try the images that were built last")
+
+
 @pytest.fixture(scope="session")
 def images(pytestconfig: pytest.Config) -> dict[str, Image]:
     folder = ROOT / "build" / "image"
     folder.mkdir(parents=True, exist_ok=True)
-    images = Builder(ROOT, folder).build((ROOT / "Containerfile").read_text())
+    built = pytestconfig.getoption("--built")
+    images = Builder(ROOT, folder, built=built).build((ROOT / "Containerfile").read_text())
     pytestconfig.stash[BUILT] = images
     return images
 

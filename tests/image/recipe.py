@@ -1,7 +1,7 @@
 """Builds the images of the Containerfile without a container engine.
 
 The file itself is read and its instructions are carried out: FROM copies a root file system, RUN
-runs in it by chroot with namespaces of its own. The base image is made with debootstrap, with what
+runs in it by chroot with namespaces of its own. The base image is made with mmdebstrap, with what
 Debian's "slim" images leave out left out too. What an engine adds (layers, metadata, a registry) is
 not made; what is in the images is.
 """
@@ -111,7 +111,7 @@ def debian(folder: Path) -> Path:
     root = folder / SUITE
     if not (root / "ready").exists():
         shutil.rmtree(root, ignore_errors=True)
-        _call("debootstrap", "--variant=minbase", SUITE, str(root), MIRROR)
+        _call("mmdebstrap", "--mode=root", "--variant=minbase", SUITE, str(root), MIRROR)
         _slim(root)
     return root
 
@@ -125,6 +125,7 @@ def _slim(root: Path) -> None:
         if file.name != "copyright":
             shutil.rmtree(file) if file.is_dir() and not file.is_symlink() else file.unlink()
     (root / "etc/resolv.conf").write_text("")
+    (root / "etc/hostname").unlink(missing_ok=True)
     for cache in [
         *root.glob("var/cache/apt/archives/*.deb"),
         *root.glob("var/lib/apt/lists/*_*"),
@@ -133,16 +134,24 @@ def _slim(root: Path) -> None:
     (root / "ready").touch()
 
 
+def copy(source: Path, root: Path) -> None:
+    """A root file system, or what was begun of it, made anew from another."""
+    shutil.rmtree(root, ignore_errors=True)
+    _call("cp", "-a", "--reflink=auto", str(source), str(root))
+    (root / "ready").unlink(missing_ok=True)
+
+
 class Builder:
     """Carries a Containerfile out, from a source folder into a build folder."""
 
-    def __init__(self, source: Path, folder: Path) -> None:
+    def __init__(self, source: Path, folder: Path, *, built: bool = False) -> None:
         self._source = source
         self._folder = folder
+        self._built = built
         self._images: dict[str, Image] = {}
 
     def build(self, text: str) -> dict[str, Image]:
-        """The images of all stages, by name."""
+        """The images of all stages, by name; ``built``: as they were left by an earlier run."""
         arguments, stages = parse(text)
         for stage in stages:
             self._images[stage.name] = self._build(stage, arguments)
@@ -150,21 +159,18 @@ class Builder:
 
     def _build(self, stage: Stage, arguments: Mapping[str, str]) -> Image:
         root = self._folder / stage.name
-        shutil.rmtree(root, ignore_errors=True)
-        base = self._images.get(stage.base)
-        if base is None and stage.base.removeprefix("${").removesuffix("}") not in arguments:
-            raise ValueError(f"FROM {stage.base}: neither a stage nor an argument")
-        source = base.root if base else debian(self._folder)
-        _call("cp", "-a", "--reflink=auto", str(source), str(root))
-        (root / "ready").unlink(missing_ok=True)
+        base = self._base(stage, arguments)
+        if not self._built:
+            copy(base.root if base else debian(self._folder), root)
         known = {"PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"}
         environment = dict(base.environment) if base else known
         labels = dict(base.labels) if base else {}
         user = base.user if base else "0:0"
         entrypoint: Sequence[str] = base.entrypoint if base else ()
         values: dict[str, str] = {}
+        made = {"COPY", "RUN"} if self._built else set()
         for word, rest in stage.instructions:
-            match word:
+            match "" if word in made else word:
                 case "ARG":
                     name, _, default = rest.partition("=")
                     values[name] = default
@@ -179,8 +185,14 @@ class Builder:
                 case "COPY":
                     self._copy(root, rest)
                 case "RUN":
-                    _run(root, rest, {**environment, **values})
+                    run(root, rest, {**environment, **values})
         return Image(root, user, entrypoint, labels, environment)
+
+    def _base(self, stage: Stage, arguments: Mapping[str, str]) -> Image | None:
+        base = self._images.get(stage.base)
+        if base is None and stage.base.removeprefix("${").removesuffix("}") not in arguments:
+            raise ValueError(f"FROM {stage.base}: neither a stage nor an argument")
+        return base
 
     def _copy(self, root: Path, rest: str) -> None:
         *options, source, target = shlex.split(rest)
@@ -207,7 +219,7 @@ def _pairs(rest: str, values: Mapping[str, str]) -> dict[str, str]:
     }
 
 
-def _run(root: Path, command: str, environment: Mapping[str, str]) -> None:
+def run(root: Path, command: str, environment: Mapping[str, str]) -> None:
     """Run a line in the root file system, as root, with network and nothing of this machine."""
     there = root / "etc/resolv.conf"
     there.touch()
@@ -217,11 +229,11 @@ def _run(root: Path, command: str, environment: Mapping[str, str]) -> None:
             **environment,
             "DEBIAN_FRONTEND": "noninteractive",
             # Whom this machine trusts; a builder behind a proxy has to say so as well.
-            **(
-                {"PIP_CERT": "/run/certificates/ca-certificates.crt"}
-                if "PIP_CERT" in os.environ
-                else {}
-            ),
+            **{
+                name: "/run/certificates/ca-certificates.crt"
+                for name in ("PIP_CERT", "SSL_CERT_FILE")
+                if name in os.environ
+            },
         },
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
