@@ -1,6 +1,5 @@
 """``rds-csi doctor rds`` over real SSH: a good RDS, and each fault with its way out."""
 
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -8,12 +7,11 @@ import asyncssh
 import pytest
 
 from rds_csi.doctor.check import Status
-from rds_csi.doctor.scratch import scratch_owner
 from rds_csi.simulator import Simulator
-from rds_csi.volume import MIB, Record, owner_tag
+from rds_csi.volume import MIB, Record
 
 from .conftest import BASE, OWNER, PREFIX, Rds
-from .doctoring import SHARED, Doctor, make_user, named, one, statuses, target
+from .doctoring import Doctor, make_user, named, one, statuses, target
 
 ALL_WELL = (
     *("SSH address", "private key", "host key", "login", "RouterOS version", "storage"),
@@ -279,26 +277,3 @@ async def test_a_closed_data_port_while_something_is_exported(
     assert statuses(await doctor.examine()) == {"NVMe address": Status.WARNING}
     await add(doctor, "exported", nvme_tcp_export="yes")
     assert statuses(await doctor.examine()) == {"NVMe address": Status.FAILED}
-
-
-async def test_what_a_killed_doctor_left_is_told_and_removed_when_old(doctor: Doctor) -> None:
-    owner = scratch_owner(SHARED)
-    slot, file_only = f"doctor-{'a' * 24}", f"doctor-{'b' * 24}"
-    tag = owner_tag(owner)
-    comment = Record(owner=owner, name="n", created=int(time.time()) - 10, access="block")
-    await doctor.rds.simulator.run(
-        f"/disk/add type=file slot={slot} file-path={BASE}/{slot}-{tag}.img file-size=1M "
-        f'comment="{comment.encode()}"'
-    )
-    found = await doctor.examine(write=True)
-    assert one(found, "scratch volumes").status is Status.WARNING
-    assert doctor.rds.slots() == [slot]
-    old = Record(owner=owner, name="n", created=1, access="block")
-    await doctor.rds.simulator.run(f'/disk/set {slot} comment="{old.encode()}"')
-    doctor.rds.simulator.path(f"{BASE}/{file_only}-{tag}.img").write_bytes(b"x")
-    found = await doctor.examine()
-    assert one(found, "scratch volumes").found == f"left by an earlier run: {slot}, {file_only}"
-    assert len(doctor.rds.files()) == 2
-    found = await doctor.examine(write=True)
-    assert f"removed what an earlier run left: {slot}" in one(found, "scratch volumes").found
-    assert doctor.rds.slots() == doctor.rds.files() == []

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
@@ -10,12 +11,13 @@ import pytest
 from rds_csi.doctor import measures
 from rds_csi.doctor.check import Checks, Status
 from rds_csi.doctor.measures import Measured
-from rds_csi.doctor.scratch import Bench, round_trip
+from rds_csi.doctor.scratch import Bench, round_trip, scratch_owner
 from rds_csi.doctor.unknowns import NOT_FROM_HERE, QUESTIONS
 from rds_csi.simulator.faults import FaultKind
+from rds_csi.volume import Record, owner_tag
 
-from .conftest import Rds
-from .doctoring import Doctor, exporting, one, statuses
+from .conftest import BASE, Rds
+from .doctoring import SHARED, Doctor, exporting, one, statuses
 from .user_target import UserTarget
 
 (RESIZE, SAME_SLOT, OVER_FILE, ALLOW, COPY_DISK, COPY_FILE, COPY_FROM, EXIT, SLOT, EXPORTS) = range(
@@ -266,3 +268,26 @@ async def test_interrupted_it_removes_what_it_made(doctor: Doctor, execs: int) -
         await task
     assert task.cancelled()
     nothing_is_left(doctor)
+
+
+async def test_what_a_killed_doctor_left_is_told_and_removed_when_old(doctor: Doctor) -> None:
+    owner = scratch_owner(SHARED)
+    slot, file_only = f"doctor-{'a' * 24}", f"doctor-{'b' * 24}"
+    tag = owner_tag(owner)
+    comment = Record(owner=owner, name="n", created=int(time.time()) - 10, access="block")
+    await doctor.rds.simulator.run(
+        f"/disk/add type=file slot={slot} file-path={BASE}/{slot}-{tag}.img file-size=1M "
+        f'comment="{comment.encode()}"'
+    )
+    found = await doctor.examine(write=True)
+    assert one(found, "scratch volumes").status is Status.WARNING
+    assert doctor.rds.slots() == [slot]
+    old = Record(owner=owner, name="n", created=1, access="block")
+    await doctor.rds.simulator.run(f'/disk/set {slot} comment="{old.encode()}"')
+    doctor.rds.simulator.path(f"{BASE}/{file_only}-{tag}.img").write_bytes(b"x")
+    found = await doctor.examine()
+    assert one(found, "scratch volumes").found == f"left by an earlier run: {slot}, {file_only}"
+    assert len(doctor.rds.files()) == 2
+    found = await doctor.examine(write=True)
+    assert f"removed what an earlier run left: {slot}" in one(found, "scratch volumes").found
+    assert doctor.rds.slots() == doctor.rds.files() == []

@@ -98,7 +98,10 @@ def test_what_the_kernel_allows_and_what_the_table_shows(
     assert not mount("-t", "xfs", "-o", "rw", kernel.device, str(stage))
     assert mount(*options, str(stage))
     assert shown(stage) == [("/", {"rw", "noatime", "nosuid"}, False)]
-    assert not mount(*options, str(stage)), "the same file system twice at one point"
+    if mount(*options, str(stage)):  # from util-linux 2.39 on, which has the kernel's newer calls
+        assert isinstance(kernel, Real)
+        assert len(shown(stage)) == 2, "the same file system twice at one point is a stack"
+        assert unmount(stage)
     assert not mount("-t", "ext4", "-o", "ro", kernel.device, str(target)), "other mode"
     assert mount("--bind", str(stage), str(target))
     assert shown(target) == [("/", {"rw", "noatime", "nosuid"}, False)]
