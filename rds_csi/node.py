@@ -97,7 +97,9 @@ class Node(csi.NodeBase):
             volumes=volumes,
             mounts=mounts,
             devices=devices,
-            contents=Contents(formatter=Formatter(devices), grower=grower, store=store),
+            contents=Contents(
+                devices=devices, formatter=Formatter(devices), grower=grower, store=store
+            ),
             handovers=handovers,
             uses=uses,
             store=store,

@@ -22,7 +22,7 @@ from uuid import uuid4
 import structlog
 
 from rds_csi.errors import FailedPrecondition, Internal
-from rds_csi.filesystem.devices import Device
+from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.format import Formatter, State
 from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mount
@@ -38,7 +38,15 @@ _LONGEST: Final = 300
 class Contents:
     """Brings a device's file system into the state that a stage needs."""
 
-    def __init__(self, *, formatter: Formatter, grower: Grower, store: StagingStore) -> None:
+    def __init__(
+        self,
+        *,
+        devices: BlockDevices,
+        formatter: Formatter,
+        grower: Grower,
+        store: StagingStore,
+    ) -> None:
+        self._devices = devices
         self._formatter = formatter
         self._grower = grower
         self._store = store
@@ -90,6 +98,8 @@ class Contents:
         try:
             await self._grower.grow(device, mount, volume=wanted.volume)
         except Internal as error:
+            # A tool may have failed because the device went away under it.
+            self._devices.prove(device, volume=wanted.volume)
             log.warning("used at its old size", volume=wanted.volume, error=str(error))
             await self._note(wanted.volume, error.what)
         else:

@@ -94,7 +94,7 @@ def mismatch(record: StagedVolume | None, generation: int | None) -> str:
         return ""
     if _outdated(record, generation):
         return f"this call is of generation {generation}, an outdated one"
-    known = record.generation if record is not None and record.staged else None
+    known = record.generation if record is not None else None
     if known == generation or (known is None and generation == 0):
         return ""
     began = "on record is no generation" if known is None else f"on record is generation {known}"
@@ -103,6 +103,6 @@ def mismatch(record: StagedVolume | None, generation: int | None) -> str:
 
 def _outdated(record: StagedVolume | None, generation: int | None) -> bool:
     """Whether a later generation is known here than that of the call."""
-    if record is None or not record.staged or generation is None:
+    if record is None or generation is None:
         return False
     return max(record.generation or 0, record.superseded or 0) > generation

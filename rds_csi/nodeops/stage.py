@@ -270,10 +270,7 @@ class Stager:
         """
         record = await self._store.read(volume)
         if record is not None and (record.formatting or record.lost):
-            bare = replace(
-                record, staging_path="", targets=(), generation=None, superseded=None, ungrown=""
-            )
-            await self._store.write(bare)
+            await self._store.write(record.unstaged())
         else:
             await self._store.delete(volume)
 

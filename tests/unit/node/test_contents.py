@@ -13,7 +13,7 @@ from rds_csi.filesystem.grow import Grower
 from rds_csi.process import Result
 from rds_csi.volume import AccessMode
 from tests.unit.fakes.node_host import FINISHED, FakeHost, Killed
-from tests.unit.node.calls import SIZE, VOLUME, Calls
+from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
 from tests.unit.node.test_stage import reboot, record
 
 KINDS = pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
@@ -198,8 +198,10 @@ async def test_a_failed_growth_does_not_fail_the_stage(
 ) -> None:
     await grown_meanwhile(calls)
     growth_fails(host, how)
-    for _ in range(2):
-        await calls.stage()
+    await calls.stage()
+    noted = (host.state / f"{VOLUME}.json").stat().st_mtime_ns
+    await calls.stage()
+    assert (host.state / f"{VOLUME}.json").stat().st_mtime_ns == noted
     await calls.publish()
     assert calls.disk.fs_size == SIZE
     (ailment,) = await calls.health()
@@ -233,6 +235,22 @@ async def test_the_next_stage_makes_up_for_a_failed_growth(calls: Calls, host: F
     await calls.stage()
     assert calls.disk.fs_size == 2 * SIZE
     assert record(host)["ungrown"] == ""
+
+
+async def test_a_device_that_goes_away_during_growth_fails_the_stage(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(host=host)
+    calls.create("ext4")
+
+    def gone(_found: object) -> Result:
+        host.unplug(nqn(VOLUME))
+        return Result(1, "", "no such device")
+
+    monkeypatch.setattr(host, "_dumpe2fs", gone)
+    with pytest.raises(Unavailable):
+        await calls.stage()
+    assert host.connections == {}
 
 
 async def test_what_is_no_matter_of_growth_fails_the_stage(
