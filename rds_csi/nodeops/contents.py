@@ -21,7 +21,7 @@ from uuid import uuid4
 
 import structlog
 
-from rds_csi.errors import FailedPrecondition, Internal
+from rds_csi.errors import CommandTimeout, FailedPrecondition, Internal
 from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.format import Formatter, State
 from rds_csi.filesystem.grow import Grower
@@ -97,7 +97,7 @@ class Contents:
         """
         try:
             await self._grower.grow(device, mount, volume=wanted.volume)
-        except Internal as error:
+        except (Internal, CommandTimeout) as error:
             # A tool may have failed because the device went away under it.
             self._devices.prove(device, volume=wanted.volume)
             log.warning("used at its old size", volume=wanted.volume, error=str(error))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from rds_csi.errors import Code, FailedPrecondition, Unavailable
+from rds_csi.errors import Code, CommandTimeout, FailedPrecondition, Unavailable
 from rds_csi.filesystem.grow import Grower
 from rds_csi.process import Result
 from rds_csi.volume import AccessMode
@@ -211,6 +211,24 @@ async def test_a_failed_growth_does_not_fail_the_stage(
     await calls.stage()
     assert calls.disk.fs_size == 2 * SIZE
     assert await calls.health() == []
+
+
+async def test_a_growth_that_takes_too_long_does_not_fail_the_stage(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls = Calls(host=host)
+    calls.create("ext4").size = 2 * SIZE
+
+    def slow(_found: object) -> Result:
+        raise CommandTimeout("dumpe2fs took longer than 30 s and was killed")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(host, "_dumpe2fs", slow)
+        await calls.stage()
+    await calls.publish()
+    assert [each.reason for each in await calls.health()] == ["NotGrown"]
+    await calls.expand(2 * SIZE)
+    assert calls.disk.fs_size == 2 * SIZE
 
 
 async def test_an_expansion_makes_up_for_a_failed_growth(calls: Calls, host: FakeHost) -> None:
