@@ -1,6 +1,7 @@
 """Makes the documents that are tables of something else, and checks them.
 
-``docs/parameters.md`` comes from the table in ``rds_csi/parameters.py``; ``docs/requirements.md``
+``docs/errors.md`` comes from ``rds_csi/errors.py`` and ``errors-table.toml`` (``error_codes.py``),
+``docs/parameters.md`` from the table in ``rds_csi/parameters.py``; ``docs/requirements.md``
 from ``docs/requirements-lines.toml`` and the markers ``@pytest.mark.requirement("ID")`` in
 ``tests/``, which are read without running anything.
 
@@ -17,11 +18,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from docs import error_codes
 from rds_csi.parameters import KEYS, NOT_OFFERED, ConnectionConfig
 
 DOCS: Final = Path(__file__).resolve().parent
 LINES: Final = DOCS / "requirements-lines.toml"
 TESTS: Final = DOCS.parent / "tests"
+PACKAGE: Final = DOCS.parent / "rds_csi"
 
 _DEFAULTS: Final = {
     "nvmeAddress": "`--nvme-address` of the controller",
@@ -184,9 +187,11 @@ def _marked(expression: ast.expr) -> Iterator[str]:
 
 
 def documents() -> dict[Path, str]:
-    """Each document, and what it should be. Raises :class:`Unproven`."""
+    """Each document, and what it should be. Raises :class:`Unproven`, :class:`Unexplained`."""
     source = tomllib.loads(LINES.read_text())
+    table = tomllib.loads((DOCS / "errors-table.toml").read_text())
     return {
+        DOCS / "errors.md": error_codes.page(table, error_codes.raised(PACKAGE)),
         DOCS / "parameters.md": parameters(),
         DOCS / "requirements.md": requirements(source, proofs(TESTS)),
     }
@@ -204,7 +209,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     check = parser.parse_args(arguments).check
     try:
         wanted = documents()
-    except Unproven as error:
+    except (Unproven, error_codes.Unexplained) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     changed = stale(wanted)
