@@ -100,7 +100,7 @@ class Readiness:
         if not any(controller.live for controller in own):
             states = ", ".join(f"{entry.name} is {entry.state or 'unknown'}" for entry in own)
             return None, states or "there is no connection of this host"
-        namespace = self._sysfs.namespace(nqn, self._host.nqn)
+        namespace = self._sysfs.namespace_of(own)
         if namespace is None:
             return None, "the connection has no namespace 1"
         if namespace.size == 0:
