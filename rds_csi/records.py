@@ -40,10 +40,7 @@ class Records:
         self._known: OrderedDict[str, Disk] = OrderedDict()
 
     def remember(self, disk: Disk) -> None:
-        """Keep the RDS's answer for the next change; of a disk out of reach nothing is kept."""
-        if disk.size <= 0:
-            self.forget(disk.slot)
-            return
+        """Keep the RDS's answer for the next change."""
         self._known[disk.slot] = disk
         self._known.move_to_end(disk.slot)
         if len(self._known) > _REMEMBERED:
