@@ -20,8 +20,8 @@ nox.options.default_venv_backend = "uv|virtualenv"
 nox.options.reuse_existing_virtualenvs = True
 nox.options.error_on_external_run = True
 nox.options.sessions = [
-    *("lint", "types", "proto", "docs", "unit", "simulator", "chart", "alerts", "readme", "sanity"),
-    "kernel",
+    *("lint", "types", "proto", "docs", "unit", "simulator", "image-python", "chart", "alerts"),
+    *("image", "readme", "sanity", "kernel"),
 ]
 # A root shell by su has no /usr/sbin on its PATH, and cron next to nothing.
 os.environ["PATH"] = ":".join(
@@ -52,6 +52,8 @@ DOCS_PROGRAMS = {
     "ssh-keygen": "openssh-client",
 }
 """What the pages have a reader run, git first."""
+IMAGE_PROGRAMS = {"mmdebstrap": "mmdebstrap"}
+"""What makes the images' root file systems."""
 APT = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 LAB_UNAVAILABLE = 75
 SANITY_SECONDS = 1200
@@ -103,6 +105,29 @@ def simulator(session: nox.Session) -> None:
     """The controller against RouterOS over real SSH, faults on."""
     sync(session, "test")
     session.run("pytest", "tests/simulator", junit("simulator"), *session.posargs)
+
+
+@nox.session(name="image-python")
+def image_python(session: nox.Session) -> None:
+    """``unit`` and ``simulator`` once more, with the Python and the programs of the images."""
+    sync(session, "test")
+    require_image_builder(session)
+    inside = ["python", "-m", "tests.image.inside"]
+    session.run(*inside, "true")
+    pytest = ["pytest", "-p", "no:cacheprovider", *session.posargs]
+    # Both wait more than they compute, so they run at once; one of them shows its words later.
+    log = BUILD / "simulator-image.log"
+    words = [*inside, *pytest, "tests/simulator", junit("simulator-image")]
+    with log.open("wb") as file:
+        environment = {**os.environ, "PATH": f"{session.bin}:{os.environ['PATH']}"}
+        beside = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=file, stderr=file)
+    try:
+        session.run(*inside, *pytest, "tests/unit", junit("unit-image"))
+    finally:
+        status = beside.wait()
+        print(log.read_text(errors="replace"), flush=True)
+    if status != 0:
+        session.error("tests/simulator failed with the images' Python")
 
 
 @nox.session
@@ -178,17 +203,20 @@ def readme(session: nox.Session) -> None:
 
 @nox.session
 def image(session: nox.Session) -> None:
-    """The images of the Containerfile, built by chroot and tried; not part of ``nox`` alone."""
+    """The images of the Containerfile, built by chroot, started as their users and tried.
+
+    ``--exhaustive``: a volume's whole life with the node's image too, in the lab.
+    """
     sync(session, "test", extras=["lab"])
     requirements = ["--frozen", "--no-dev", "--no-emit-project", "--no-header", "--no-annotate"]
     wanted = session.run("uv", "export", *requirements, silent=True, external=True)
     if (ROOT / "image" / "requirements.txt").read_text() != wanted:
         session.error("image/requirements.txt is not what uv.lock says: uv export -o it anew")
-    if os.geteuid() != 0:
-        unavailable(session, "needs root, to build root file systems")
-    if not install_programs(session, {"debootstrap": "debootstrap"}):
-        session.skip("no debootstrap")
-    session.run("pytest", "tests/image", junit("image"), *session.posargs)
+    require_image_builder(session)
+    options = [word for word in session.posargs if word != "--exhaustive"]
+    session.run("pytest", "tests/image", "--ignore=tests/image/lab", junit("image"), *options)
+    if "--exhaustive" not in session.posargs:
+        return
     require_lab(session)
     results = ["image-lab.xml"]
     options = [f"--junitxml={LAB / 'image/lab' / results[0]}"]
@@ -264,6 +292,14 @@ def install_programs(session: nox.Session, programs: dict[str, str]) -> bool:
             not_run(session, f"what needs {', '.join(packages)}: {why}")
             return False
     return True
+
+
+def require_image_builder(session: nox.Session) -> None:
+    """What builds root file systems; skip where that cannot be."""
+    if os.geteuid() != 0:
+        unavailable(session, "needs root, to build root file systems")
+    if not install_programs(session, IMAGE_PROGRAMS):
+        session.skip("no mmdebstrap")
 
 
 def require_lab(session: nox.Session) -> None:
