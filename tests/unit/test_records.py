@@ -48,9 +48,17 @@ class FakeRds:
         return self.stored
 
     async def change(
-        self, slot: str, expected: str, record: Record, *, exported: bool, allowed_host: str = ""
+        self,
+        slot: str,
+        expected: str,
+        record: Record,
+        *,
+        exported: bool,
+        allowed_host: str = "",
+        opens: bool = False,
     ) -> Disk:
         assert slot == self.stored.slot
+        assert opens == (bool(record.nodes) and not self.stored.exported)
         self.asked.append("change")
         if expected != self.stored.comment:
             raise ConcurrentChange("its record is another one by now", disk=self.stored)
