@@ -150,6 +150,9 @@ _node_options = _options(
 )
 
 
+_STANDARD_ERROR: Final = 2
+
+
 class _Commands(click.Group):
     """The commands, with what any of them may meet outside: bad streams, a full disk."""
 
@@ -179,8 +182,10 @@ def _open_streams() -> None:
         except OSError:
             # The lowest free number, which is this one; programs may inherit it.
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)
-            stream = open(number, mode, closefd=False)  # noqa: SIM115 - for good
-            setattr(sys, ("stdin", "stdout", "stderr")[number], stream)
+            # Not standard error: the log counts what it cannot show, and click prints nothing.
+            if number < _STANDARD_ERROR:
+                stream = open(number, mode, closefd=False)  # noqa: SIM115 - for good
+                setattr(sys, ("stdin", "stdout")[number], stream)
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):
             stream.reconfigure(errors="replace")
