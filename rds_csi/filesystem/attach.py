@@ -15,6 +15,7 @@ from rds_csi.errors import (
     FailedPrecondition,
     Internal,
     NotUndone,
+    Unavailable,
 )
 from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.mounts import Mount, Mounts
@@ -70,8 +71,9 @@ class DeviceMounts:
     async def bind(self, device: Device, point: str, *, read_only: bool, volume: str) -> Mount:
         """Show the device's node at ``point`` as well: a raw block volume.
 
-        Raises :class:`Internal` if the table does not show the mount, or shows it writable
-        although it was to be read-only, and :class:`Unavailable` as :meth:`mount` does.
+        For ``read_only`` the kernel has to refuse writes to the device already. Raises
+        :class:`Internal` if the table does not show the mount, or shows it writable although it
+        was to be read-only, and :class:`Unavailable` as :meth:`mount` does.
         """
         command = ["mount", "--bind", str(device.path), point]
         bare = not self._mounts.at(point)
@@ -83,7 +85,7 @@ class DeviceMounts:
             if mount not in self._mounts.of_node(device.path):
                 raise Internal(f"{point} shows {mount}", volume=volume)
             # A bound node keeps no number from being given anew, so this comes last.
-            self._require_node(device, point, volume)
+            self._require_node(device, point, read_only, volume)
         except CommandStuck:
             raise  # as above
         except DriverError as error:
@@ -92,10 +94,17 @@ class DeviceMounts:
             raise
         return mount
 
-    def _require_node(self, device: Device, point: str, volume: str) -> None:
+    def _require_node(self, device: Device, point: str, read_only: bool, volume: str) -> None:
         found = self._devices.number_of(point)
         if found != device.devno:
             raise Internal(f"{point} shows device {found}, not {device.number}", volume=volume)
+        if read_only and not self._devices.read_only(device.devno):
+            # A read-only bind stops no writes to a device: the kernel's flag for it does.
+            raise Unavailable(
+                f"{device.path} takes writes again: it was connected anew meanwhile",
+                volume=volume,
+                advice="the next call makes it read-only once more",
+            )
         self._devices.prove(device, volume=volume)
 
     async def _undo(self, point: str, bare: bool, failure: DriverError, volume: str) -> None:

@@ -495,6 +495,10 @@ class FakeHost:
         found.disk.fs_size = found.size
         return OK
 
+    def set_read_only(self, nqn: str) -> None:
+        """The kernel refuses writes to the device from now on."""
+        (self._directory(self.connections[nqn]) / "ro").write_text("1\n")
+
     # Questions of the tests
 
     def leaks(self) -> list[str]:

@@ -62,8 +62,18 @@ async def test_what_is_mounted_is_returned(
     host: FakeHost, mount: Act, bind: Bind, device: Device
 ) -> None:
     assert (await mount()).devno == device.devno
+    host.set_read_only(A)
     assert (await bind(True)).read_only
     assert host.acts == [("mount", A), ("bind", A)]
+
+
+async def test_a_device_that_takes_writes_is_not_shown_as_read_only(
+    host: FakeHost, bind: Bind
+) -> None:
+    """The kernel gave it up and it came back, under the same number, without the flag."""
+    with pytest.raises(Unavailable, match="takes writes again"):
+        await bind(True)
+    assert host.table.points() == []
 
 
 async def test_the_kernels_words_are_told(host: FakeHost, mount: Act) -> None:
@@ -125,6 +135,21 @@ async def test_a_device_that_goes_meanwhile_is_the_reason_and_nothing_stays(
             await (mount() if how == "mount" else bind(how == "bind read-only"))
         assert host.table.points() == []
         host.swap(B, A)
+
+
+async def test_the_last_look_at_a_bound_node_is_whose_it_is(
+    host: FakeHost, bind: Bind, device: Device, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing keeps a bound node's number from being given anew, at any moment."""
+
+    def number_of(*_: object) -> tuple[int, int]:
+        host.swap(A, B)
+        return device.devno
+
+    monkeypatch.setattr(FakeBlockDevices, "number_of", number_of)
+    with pytest.raises(Unavailable, match="not its device any more"):
+        await bind(False)
+    assert host.table.points() == []
 
 
 async def test_what_cannot_be_taken_away_is_said(host: FakeHost, mount: Act) -> None:

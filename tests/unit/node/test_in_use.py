@@ -21,9 +21,10 @@ from rds_csi.errors import (
     SizeOutOfRange,
     Unavailable,
 )
+from rds_csi.nvme.sysfs import Namespace
 from rds_csi.process import Result
 from rds_csi.volume import AccessMode
-from tests.unit.fakes.node_host import FakeHost
+from tests.unit.fakes.node_host import Disk, FakeHost
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
 
 OTHER = "pvc-ffffffffffffffffffffffffffff"
@@ -297,3 +298,41 @@ async def test_a_deadline_while_a_device_does_not_grow_knows_its_size(host: Fake
         async with asyncio.timeout(5):
             await calls.expand(2 * SIZE)
     assert causes.texts == [f"its device still had {SIZE} bytes instead of {2 * SIZE}"]
+
+
+async def test_a_device_that_came_back_under_another_number_is_not_grown(host: FakeHost) -> None:
+    """The mount still is of the former one: resize2fs would be given what it is not of."""
+    calls = await published(host)
+    calls.disk.size = 2 * SIZE
+    host.acts.clear()
+
+    def again() -> None:
+        host.unplug(nqn(VOLUME))
+        host._plug(nqn(VOLUME))
+
+    host.steps.at, host.steps.then = "before rescan", again
+    with pytest.raises(Unavailable, match="under another number"):
+        await calls.expand(2 * SIZE)
+    assert host.acts == []
+    assert calls.disk.fs_size == SIZE
+
+
+async def test_the_size_of_a_device_that_is_gone_is_not_told(
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It goes just after the look that showed its new size."""
+    calls = await published(host, block=True)
+    calls.disk.size = 2 * SIZE
+    other = nqn("pvc-ffffffffffffffffffffffffffff")
+    host.rds[other] = Disk(4 * SIZE)
+    original = host.find
+
+    def find(wanted: str) -> Namespace | None:
+        found = original(wanted)
+        if found is not None and found.size == 2 * SIZE:
+            host.swap(nqn(VOLUME), other)
+        return found
+
+    monkeypatch.setattr(host, "find", find)
+    with pytest.raises(Unavailable, match="not its device any more"):
+        await calls.expand(2 * SIZE)

@@ -153,3 +153,15 @@ async def test_a_bound_node_that_became_anothers_is_unbound(tmp_path: Path) -> N
         await calls.publish()
     assert played.shown() == []
     assert not calls.target_path.exists()
+
+
+async def test_a_bound_directory_of_a_device_that_is_gone_is_unbound(tmp_path: Path) -> None:
+    """The mount keeps the number, so B is not seen; but A is gone, and that is no success."""
+    calls = world(tmp_path, Kind("ext4 with data", "ext4"), 1)
+    played = trick(calls)
+    await calls.stage()
+    calls.host.steps.at, calls.host.steps.then = "after mount", played.play
+    with pytest.raises(Unavailable, match="not its device any more"):
+        await calls.publish()
+    assert calls.host.table.points() == [str(calls.stage_path)]
+    assert not calls.target_path.exists()
