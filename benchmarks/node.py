@@ -2,9 +2,9 @@
 
 On a tree like the kernel's sysfs and a file like its mount table, in this process: one
 NodeGetVolumeStats for each volume (the kubelet's poll), a pass of the reaper, the looks of the
-metrics. Prints the CPU time of each, of a whole minute, and the longest time for which the event
-loop did nothing else, also with all 200 calls at once. Programs that the driver starts (``stat``)
-are counted beside it.
+metrics. Prints the CPU time of each, of a whole minute, and the longest CPU time for which the
+event loop did nothing else, also with all 200 calls at once. Programs that the driver starts
+(``stat``) are counted beside it.
 
 Exits with 1 if the promises (2 % of a CPU, 50 ms) are not kept in the best of three rounds: what
 else runs on the machine makes a round worse, never better.
@@ -180,22 +180,21 @@ def dress(block: Path) -> None:
         (block / name).mkdir()
 
 
-async def cost(
-    work: Callable[[], Awaitable[object]], clock: Callable[[], float] = time.perf_counter
-) -> Cost:
+async def cost(work: Callable[[], Awaitable[object]]) -> Cost:
     """What the work costs while the loop has something else to do every millisecond.
 
-    A stall is the longest time between two of those by ``clock``.
+    A stall is the longest CPU time between two of those, of all threads: what else runs on the
+    machine does not count.
     """
     longest, done = 0.0, False
 
     async def watch() -> None:
         nonlocal longest
-        before = clock()
+        before = time.process_time()
         while not done:
             await asyncio.sleep(0.001)
-            now = clock()
-            longest = max(longest, now - before - 0.001)
+            now = time.process_time()
+            longest = max(longest, now - before)
             before = now
 
     watching = asyncio.create_task(watch())

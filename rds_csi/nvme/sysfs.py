@@ -26,7 +26,6 @@ _CONTROLLER: Final = re.compile(r"nvme[0-9]+")
 _NAMESPACE: Final = re.compile(r"nvme[0-9]+n[0-9]+")
 _PATH: Final = re.compile(r"(nvme[0-9]+)c[0-9]+(n[0-9]+)")
 _BLOCK: Final = re.compile(r"nvme[0-9]+n[0-9]+(p[0-9]+)?")
-_NUMBER: Final = re.compile(r"[0-9]+")
 _PAGE: Final = 4096
 """Bytes; no attribute of sysfs is longer."""
 
@@ -202,8 +201,9 @@ class Sysfs:
 
     def _names_and_nqns(self) -> Iterator[tuple[str, str]]:
         """The controllers, in the order of their numbers."""
-        for name in _names(f"{self._class}/nvme", _CONTROLLER):
-            if nqn := _read(f"{self._class}/nvme/{name}/subsysnqn"):
+        directory = f"{self._class}/nvme"
+        for name in _names(directory, _CONTROLLER):
+            if nqn := _read(f"{directory}/{name}/subsysnqn"):
                 yield name, nqn
 
     def _controller(self, name: str, nqn: str, subsystem: str) -> Controller:
@@ -288,7 +288,8 @@ class _Subsystems:
 def _names(directory: str, name: re.Pattern[str] | None = None) -> list[str]:
     """The directory's entries in the order of their numbers; none if there is no directory."""
     found = [entry for entry in _children(directory) if name is None or name.fullmatch(entry)]
-    return sorted(found, key=lambda entry: [int(word) for word in _NUMBER.findall(entry)])
+    # Those of one kind begin alike, so the shorter number is the lower one.
+    return sorted(found, key=lambda entry: (len(entry), entry))
 
 
 def _children(directory: str) -> list[str]:
