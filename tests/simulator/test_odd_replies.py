@@ -39,8 +39,8 @@ class Told:
     def __init__(self, text: str) -> None:
         self._text = text
 
-    async def execute(self, command: str, *, volume: str = "") -> Reply:
-        del command, volume
+    async def execute(self, command: str, *, volume: str = "", largest: int | None = None) -> Reply:
+        del command, volume, largest
         exchange = Exchange(10**6)
         exchange.output += self._text.encode()
         exchange.complete = True
