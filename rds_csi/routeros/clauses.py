@@ -6,6 +6,7 @@ depend on each other are nested. What is assumed of RouterOS is in
 ``docs/routeros-assumptions.md``.
 """
 
+import hashlib
 from typing import Final
 
 from rds_csi.routeros.script import check_slot, quote, quote_pattern
@@ -28,19 +29,27 @@ PROPERTIES: Final = (
 
 _FREE: Final = "[:tonum [/disk/get ($csiPool->0) free]]"
 
+LOCKS: Final = "rds-csi"
+"""The address list of the locks."""
+
+LOCK_TIME: Final = "1m"
+"""When RouterOS drops a lock: many times what any line takes, so that none is dropped early."""
+
+_LOCK: Final = "/ip/firewall/address-list"
+
 TRIES: Final = 20
 """How often a change is looked for, 250 ms apart, before its absence is believed."""
 
 
 def block(*statements: str) -> str:
     """Statements one after the other; empty ones are left out."""
-    return "; ".join(statement for statement in statements if statement)
+    return ";".join(statement for statement in statements if statement)
 
 
 def when(condition: str, *then: str, otherwise: str = "") -> str:
     """Run ``then`` if the condition holds."""
-    clause = f":if ({condition}) do={{ {block(*then)} }}"
-    return f"{clause} else={{ {otherwise} }}" if otherwise else clause
+    clause = f":if ({condition}) do={{{block(*then)}}}"
+    return f"{clause} else={{{otherwise}}}" if otherwise else clause
 
 
 def refuse(reason: str, about: str = "") -> str:
@@ -65,16 +74,50 @@ def print_json(query: str) -> str:
     return f":put [:serialize to=json options=json.no-string-conversion value=[{query}]]"
 
 
-def print_disks(heading: str, where: str) -> str:
+def print_disks(heading: str, where: str, properties: tuple[str, ...] = PROPERTIES) -> str:
     """Print the properties of the disks below a heading."""
-    query = f"/disk/print as-value proplist={','.join(PROPERTIES)} where {where}"
+    query = f"/disk/print as-value proplist={','.join(properties)} where {where}"
     return block(f':put "{heading}"', print_json(query))
 
 
-def find_disk(slot: str) -> str:
-    """Set ``csiDisk`` to the ids of the disks in the slot: none or one."""
+def locked(slot: str, *body: str) -> str:
+    """Run ``body`` while no other line that locks the slot does, however they interleave.
+
+    RouterOS has no compare-and-set: reading a comment and writing it are two steps. What it does
+    in one is to add an item. An entry of a firewall address list that no rule names is the lock:
+    a second one of the same address is refused. Should a version take it all the same, both
+    lines see two of them and none goes on. A line that is broken off leaves its lock; RouterOS
+    drops that by itself (:data:`LOCK_TIME`), and a line that took longer says so at its end.
+    ``body`` finds the slot in ``csiSlot``.
+    """
+    entry = f"list={LOCKS} comment=$csiSlot"
+    take = f":set csiLock [{_LOCK}/add {entry} address={_address(slot)} timeout={LOCK_TIME}]"
+    alone = when(f"[:len [{_LOCK}/find where {entry}]] > 1", refuse("locked"))
+    free = f"{_LOCK}/remove $csiLock"
     return block(
-        f":local csiDisk [/disk/find where slot={quote(check_slot(slot))}]",
+        f':local csiSlot {quote(check_slot(slot))}; :local csiLock ""',
+        attempt(take, failed=refuse("no-lock", "$csiWhy")),
+        attempt(
+            block(alone, *body),
+            failed=block(attempt(free, failed="", name="csiGone"), ":error $csiWhy"),
+        ),
+        attempt(free, failed=refuse("lock-lost")),
+    )
+
+
+def attempt(action: str, *, failed: str, name: str = "csiWhy") -> str:
+    """Run ``action``; where it fails, ``failed``, with RouterOS's text in the variable."""
+    return f":onerror {name} in={{{action}}} do={{{failed}}}"
+
+
+def find_disk(slot: str = "") -> str:
+    """Set ``csiDisk`` to the ids of the disks in the slot: none or one.
+
+    The slot whose lock is held needs no name.
+    """
+    name = quote(check_slot(slot)) if slot else "$csiSlot"
+    return block(
+        f":local csiDisk [/disk/find where slot={name}]",
         when("[:len $csiDisk] > 1", refuse("many-disks")),
     )
 
@@ -105,11 +148,15 @@ def require_ours(slot: str, owner: str, base_path: str) -> str:
 
 def require_owner(slot: str, owner: str) -> str:
     """Refuse unless the record is the owner's; the Go driver wrote none on its disks."""
-    prefixes = owner_prefixes(owner)
-    head = f"[:pick $csiText 0 {len(prefixes[0])}]"
-    foreign = " && ".join(f"({head} != {quote(prefix)})" for prefix in prefixes)
+    versions, words = zip(*(each.split(" ", 1) for each in owner_prefixes(owner)), strict=True)
+    end, word = len(versions[0]), quote(f" {words[0]}")
+    version = f"[:pick $csiText 0 {end}]"
+    foreign = (
+        f"({' && '.join(f'({version} != {quote(each)})' for each in versions)}) "
+        f"|| ([:pick $csiText {end} {end + len(words[0]) + 1}] != {word})"
+    )
     if is_legacy_id(slot):
-        foreign = f"([:len $csiText] > 0) && {foreign}"
+        foreign = f"([:len $csiText] > 0) && ({foreign})"
     return when(foreign, refuse("not-ours"))
 
 
@@ -195,13 +242,8 @@ def require_size(slot: str) -> str:
 def wait_until(condition: str) -> str:
     """Wait until the condition holds, but not for ever."""
     return (
-        f":local csiTry 0; :while ($csiTry < {TRIES}) do={{ "
-        + when(
-            condition,
-            f":set csiTry {TRIES}",
-            otherwise=block(":set csiTry ($csiTry + 1)", ":delay 250ms"),
-        )
-        + " }"
+        f":local csiTry 0; :while (($csiTry < {TRIES}) && !({condition})) do={{ "
+        ":set csiTry ($csiTry + 1); :delay 250ms }"
     )
 
 
@@ -213,7 +255,16 @@ def left_by(slot: str, owner: str, base_path: str) -> tuple[str, str]:
     if is_legacy_id(slot):
         return f":local csiOld {quote(f'{base_path}/{slot}.img')}", "name=$csiOld"
     name = quote_pattern(f"{check_slot(slot)}-{owner_tag(owner)}.img")
-    return "", f"name~{quote(f'/{name}$')}"
+    return f":local csiLike {quote(f'/{name}$')}", "name~$csiLike"
+
+
+def _address(slot: str) -> str:
+    """The slot's own address for its lock: one that nobody can come from, whatever a rule says.
+
+    Two slots may share one. Then they wait for each other, and nothing else.
+    """
+    digest = hashlib.sha256(slot.encode()).digest()
+    return f"127.{digest[0]}.{digest[1]}.{digest[2]}"
 
 
 def _require_legacy_file(slot: str, base_path: str, reason: str, *, begin: str = "") -> str:

@@ -2,18 +2,22 @@
 
 Each builder returns a whole operation: it checks, acts, waits for what it did to show, and
 prints what stands there now. The line runs on the RDS in one go, so a connection that breaks in
-the middle leaves no half-made decision on our side. Output is a heading (``disk``, ``file``,
-...) with the JSON of one query below it. All doubts are settled before the first change.
+the middle leaves no half-made decision on our side. What changes a volume runs under its lock
+(``clauses.locked``), reading back included. Output is a heading (``disk``, ``file``, ...) with
+the JSON of one query below it. All doubts are settled before the first change.
 """
 
+from itertools import takewhile
 from typing import Final
 
 from rds_csi.routeros.clauses import (
+    attempt,
     block,
     disks,
     files,
     find_disk,
     left_by,
+    locked,
     print_disks,
     print_json,
     read_comment,
@@ -44,14 +48,6 @@ from rds_csi.routeros.script import (
     quote_pattern,
 )
 from rds_csi.volume import Record, owner_prefixes
-
-CONFIRM: Final = "100ms"
-"""How long a written record has to stand before it counts.
-
-``get`` and ``set`` are two steps, and two controllers may run theirs side by side. With a pause
-longer than the time between anybody's two steps only the last writer finds its own record
-(Fischer's algorithm for mutual exclusion).
-"""
 
 PLAIN_VERSION: Final = ":put [/system/resource/get version]"
 """For versions that cannot parse :func:`system`."""
@@ -98,6 +94,7 @@ def create(
     old data included. After a failed ``add`` only the file that was proven absent before is
     removed, and not when another line was faster; "undone" is printed when nothing is left.
     """
+    folder = len(file_path.rpartition("/")[0])
     slot_is = f"slot={quote(check_slot(slot))}"
     add = (
         f"/disk/add type=file {slot_is} file-path=$csiFile file-size={number(size)} "
@@ -127,12 +124,13 @@ def create(
         when(f"{files('name=$csiFile')} > 0", refuse("leftover-file")),
         f":local csiRoot {quote(file_path.partition('/')[0])}",
         require_room(number(size + reserve), missing="no-pool"),
-        when(f"{files(f'name={quote(_directory(file_path))}')} = 0", refuse("no-directory")),
+        f":local csiFolder [:pick $csiFile 0 {folder}]",
+        when(f"{files('name=$csiFolder')} = 0", refuse("no-directory")),
         ':put "adding"',
-        f':onerror csiWhy in={{ {add}; :put "created" }} do={{ {failed} }}',
+        attempt(f'{add}; :put "created"', failed=failed),
         wait_until(f"{disks(f'{slot_is} size>{number(size - 1)}')} > 0"),
     )
-    return block(when(f"{disks(slot_is)} = 0", make), show(slot))
+    return locked(slot, when(f"{disks(slot_is)} = 0", make), show(slot))
 
 
 def change(
@@ -150,10 +148,14 @@ def change(
     ``opens``: the export is not open yet. The target fixes a namespace's size when it is exported,
     so that is never done over a file out of reach.
 
-    Whether it was written shows in what is printed, after a pause (see :data:`CONFIRM`).
+    Whether it was written shows in what is printed.
     """
+    text = record.encode()
+    # Both begin alike, and lines are to be short.
+    alike = takewhile(lambda pair: pair[0] == pair[1], zip(expected, text, strict=False))
+    same = "".join(letter for letter, _ in alike)
     write = (
-        f"/disk/set ($csiDisk->0) comment={quote(record.encode())} "
+        f"/disk/set ($csiDisk->0) comment=($csiSame . {quote(text[len(same) :])}) "
         f"nvme-tcp-server-allow-host-name={quote(check_host_nqn(allowed_host))} "
         # The Go driver left it at yes, and RouterOS would mount beside the node what it recognises.
         f"mount-filesystem=no nvme-tcp-export={'yes' if exported else 'no'}"
@@ -163,9 +165,11 @@ def change(
     if exported and not expected:
         guard = block(guard, require_unmounted())
     reach = require_size(slot) if opens else ""
-    swap = when(f"$csiText = {quote(expected)}", guard, write, f":delay {CONFIRM}")
-    return block(
-        find_disk(slot),
+    swap = when(f"$csiText = ($csiSame . {quote(expected[len(same) :])})", guard, write)
+    return locked(
+        slot,
+        f":local csiSame {quote(same)}",
+        find_disk(),
         when("[:len $csiDisk] = 1", read_path(), reach, read_comment(), swap),
         show(slot),
     )
@@ -189,7 +193,7 @@ def expand(*, slot: str, size: int, owner: str, base_path: str, reserve: int) ->
         ":local csiSize [:tonum [/disk/get ($csiDisk->0) size]]",
         when(f"$csiSize < {number(size)}", grow),
     )
-    return block(find_disk(slot), when("[:len $csiDisk] = 1", body), show(slot))
+    return locked(slot, find_disk(), when("[:len $csiDisk] = 1", body), show(slot))
 
 
 def delete(*, slot: str, owner: str, base_path: str) -> str:
@@ -200,7 +204,7 @@ def delete(*, slot: str, owner: str, base_path: str) -> str:
     Without a disk nobody knows on which pool the file was: that of ``base_path`` has to be
     mounted, or nothing can be said.
     """
-    slot_is = f"slot={quote(check_slot(slot))}"
+    slot_is = "slot=$csiSlot"
     name_left, like = left_by(slot, owner, base_path)
     left = block(':put "file"', print_json(f"/file/print as-value proplist=name where {like}"))
     with_disk = block(
@@ -230,11 +234,12 @@ def delete(*, slot: str, owner: str, base_path: str) -> str:
         wait_until(f"{files('name=$csiFile')} = 0"),
         when(f"{files('name=$csiFile')} > 0", refuse("file-stays")),
     )
-    return block(
+    return locked(
+        slot,
         name_left,
-        show(slot),
+        print_disks("disk", slot_is, ("slot", "comment")),
         left,
-        find_disk(slot),
+        find_disk(),
         ':local csiFile ""',
         f":local csiRoot {quote(base_path.partition('/')[0])}",
         when("[:len $csiDisk] = 1", read_path(), ":set csiFile $csiPath", set_root("$csiPath")),
@@ -244,7 +249,3 @@ def delete(*, slot: str, owner: str, base_path: str) -> str:
         require_pool_still(),
         left,
     )
-
-
-def _directory(file_path: str) -> str:
-    return file_path.rpartition("/")[0]

@@ -29,10 +29,10 @@ from rds_csi.errors import (
     VolumeInUse,
     VolumeNotFound,
 )
-from rds_csi.retry import RetryPolicy, retrying
+from rds_csi.retry import RetryPolicy, delays, retrying
 from rds_csi.routeros import commands
 from rds_csi.routeros.disk import Capacity, Disk
-from rds_csi.routeros.failures import explain, refused, size_unknown
+from rds_csi.routeros.failures import explain, is_locked, refused, size_unknown
 from rds_csi.routeros.reply import Reply, as_items, as_text
 from rds_csi.routeros.script import check_file_path, check_slot
 from rds_csi.routeros.session import Session
@@ -46,6 +46,10 @@ READS: Final = RetryPolicy(attempts=3, initial=0.2)
 
 _ORDINARY: Final = 1024**2
 """Bytes of a reply that is about one volume or pool; such replies come several at a time."""
+
+TURNS: Final = RetryPolicy(attempts=8, initial=0.2)
+"""A change takes a second or two on a slow RDS: so long others wait for their turn."""
+
 _BREATH: Final = 250
 """Items of a long listing read in one go: 10,000 take a second, and others want to run."""
 
@@ -300,7 +304,17 @@ class Disks:
         return await retrying(attempt, what="read from the RDS", policy=self._policy)
 
     async def _write(self, slot: str, command: str) -> Reply:
+        """Run a change; wait for its turn where another controller's is running on the RDS.
+
+        Only that is repeated: it is proven that nothing was done.
+        """
+        waits = delays(TURNS, limit=1.0)
         async with self._writing(slot):
+            for _ in range(TURNS.attempts - 1):
+                reply = await self._session.execute(command, volume=slot, largest=_ORDINARY)
+                if reply.error is None or reply.lines or not is_locked(reply.error):
+                    return reply
+                await asyncio.sleep(waits.next())
             return await self._session.execute(command, volume=slot, largest=_ORDINARY)
 
     @asynccontextmanager

@@ -61,6 +61,14 @@ REFUSALS: Final[dict[str, Meaning]] = {
         FailedPrecondition, "another disk on the RDS uses its file", "see file-path in /disk/print"
     ),
     "many-disks": Meaning(NotOurs, "the RDS has more than one disk of this slot"),
+    "locked": Meaning(
+        ConcurrentChange,
+        "another change of it is under way on the RDS",
+        "one that was broken off stands in the way for a minute",
+    ),
+    "lock-lost": Meaning(
+        OutcomeUnknown, "the RDS took so long over a change of it that another may have run beside"
+    ),
     "still-mounted": Meaning(
         VolumeInUse,
         "the RDS itself has its file system mounted and does not let go of it",
@@ -121,8 +129,8 @@ def rejected(text: str) -> bool:
 
 def refused(text: str) -> bool:
     """Whether it is one of our own lines that refused, for a reason that is known."""
-    found = _REFUSED.search(text)
-    return found is not None and found[1] in REFUSALS
+    reason = _reason(text)
+    return reason in REFUSALS or reason == "no-lock"
 
 
 def size_unknown(volume: str) -> DriverError:
@@ -130,14 +138,30 @@ def size_unknown(volume: str) -> DriverError:
     return explain("csi-refused no-size", volume=volume)
 
 
+def is_locked(text: str) -> bool:
+    """Whether the line did nothing, because another one of the same volume is running."""
+    return _reason(text) == "locked"
+
+
+def _reason(text: str) -> str:
+    """Why one of our own lines refused; empty where it did not.
+
+    "no-lock" is followed by what RouterOS said: that there is one already, or another text.
+    """
+    found = _REFUSED.search(text)
+    if found is None:
+        return ""
+    return "locked" if found[1] == "no-lock" and "already" in text else found[1]
+
+
 def explain(text: str, *, volume: str = "", **names: str) -> DriverError:
     """The error for RouterOS's ``text``. ``names`` fill the gaps of our own reasons.
 
     Never fails: what is not known becomes a :class:`RouterOSError` with the text as it came.
     """
-    found = _REFUSED.search(text)
-    if found and found[1] in REFUSALS:
-        meaning = REFUSALS[found[1]]
+    found, reason = _REFUSED.search(text), _reason(text)
+    if found and reason in REFUSALS:
+        meaning = REFUSALS[reason]
         gaps = dict.fromkeys(("file", "files", "directory", "nodes"), "?") | names
         gaps |= {"pool": found[2] or "?", "free": found[3] or "?"}
         return meaning.error(

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from rds_csi.errors import RouterOSError
-from rds_csi.routeros.clauses import block, print_json
+from rds_csi.routeros.clauses import block, locked, print_json, when
 from rds_csi.routeros.disk import Disk
 from rds_csi.routeros.failures import explain
 from rds_csi.routeros.reply import Reply, as_boolean, as_integer, as_text
@@ -86,7 +86,7 @@ class Survey:
         return read_clock(items[0] if items else {})
 
     async def require_exports(self) -> None:
-        """Have RouterOS parse, and not run, a line with all that we set of a disk.
+        """Have RouterOS parse, and not run, a line with all that we set of a disk, and its lock.
 
         Raises what ``failures.explain`` makes of a property or command it does not know.
         """
@@ -95,7 +95,7 @@ class Survey:
             'nvme-tcp-export=no nvme-tcp-server-nqn="" nvme-tcp-server-port=4420 '
             'nvme-tcp-server-allow-host-name=""'
         )
-        await self._ask(f":if (false) do={{ {add} }}")
+        await self._ask(block(f":if (false) do={{ {add} }}", when("false", locked("a"))))
 
     async def entries(self) -> list[Entry]:
         """Every disk over a file, whoever made it."""

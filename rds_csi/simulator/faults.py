@@ -43,6 +43,8 @@ class Quirks:
     """Whether ``add`` makes missing directories of ``file-path``."""
     latency: float = 0.0
     """Seconds each exec takes before its command runs (about 0.2 on a device)."""
+    step_latency: float = 0.0
+    """Seconds each command within a line takes; other sessions run meanwhile."""
     width: int = 80
     """Columns at which ``print`` wraps."""
     maximum_sessions: int = 20

@@ -10,7 +10,7 @@ import pytest
 
 from rds_csi.controller import Controller
 from rds_csi.csi import v1 as csi
-from rds_csi.errors import DriverError, NotAuthorised, NotReady, OutcomeUnknown
+from rds_csi.errors import DriverError, NotAuthorised, NotReady
 from rds_csi.fencing import make_node_id
 from rds_csi.simulator import Simulator
 from tests.docs.blocks import DOCS, blocks
@@ -135,8 +135,8 @@ async def test_before_the_page_is_followed_nobody_may_log_in(rds: Rds) -> None:
 
 @pytest.mark.parametrize(
     ("missing", "error"),
-    # A create that is refused in its middle is never final: the provisioner would forget it.
-    [("ssh", NotAuthorised), ("read", NotReady), ("write", OutcomeUnknown)],
+    # Final also for a create: the lock is refused before anything is done.
+    [("ssh", NotAuthorised), ("read", NotReady), ("write", NotReady)],
 )
 async def test_less_is_not_enough_and_is_named(
     rds: Rds, administrator: Administrator, missing: str, error: type[DriverError]

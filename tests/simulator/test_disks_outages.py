@@ -132,10 +132,10 @@ async def test_changes_of_one_slot_run_in_the_order_of_the_calls(rds: Rds) -> No
 
 async def test_changes_of_different_slots_run_side_by_side(rds: Rds) -> None:
     disks = await prepared(rds, "create")
-    rds.simulator.quirks.latency = 0.2
+    rds.simulator.quirks.latency = 0.5
     started = asyncio.get_running_loop().time()
     await asyncio.gather(*(create(disks, name) for name in "abcd"))
-    assert asyncio.get_running_loop().time() - started < 0.7
+    assert asyncio.get_running_loop().time() - started < 1.9
 
 
 async def test_an_rds_that_is_down_is_unavailable_and_heals(rds: Rds) -> None:

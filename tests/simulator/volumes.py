@@ -44,10 +44,11 @@ async def create(disks: Disks, name: str = "one", size: int = 64 * MIB) -> tuple
 
 
 def changes(rds: Rds) -> list[str]:
+    """What was changed of disks and files; the locks come and go around it."""
     verbs = ("/add", "/set", "/remove")
     return [
         run.name
         for each in rds.simulator.execs()
         for run in each.executed
-        if run.name.endswith(verbs)
+        if run.name.endswith(verbs) and run.name.startswith(("/disk/", "/file/"))
     ]

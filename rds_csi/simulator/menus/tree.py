@@ -1,8 +1,9 @@
 """The command tree of a device, and who runs what in it."""
 
 import asyncio
+import random
 from dataclasses import replace
-from typing import Protocol
+from typing import Final, Protocol
 
 from rds_csi.simulator.access import Rights, needed
 from rds_csi.simulator.device import Device
@@ -10,6 +11,7 @@ from rds_csi.simulator.faults import Fault
 from rds_csi.simulator.grammar import LANGUAGE, Grammar, MenuNode, verbs
 from rds_csi.simulator.interpreter import Call
 from rds_csi.simulator.journal import Exec
+from rds_csi.simulator.menus.addresses import ADDRESSES, AddressMenu
 from rds_csi.simulator.menus.clock import ClockMenu
 from rds_csi.simulator.menus.disk import DiskMenu
 from rds_csi.simulator.menus.file import FileMenu
@@ -17,6 +19,8 @@ from rds_csi.simulator.menus.kept import KINDS, KeptMenu
 from rds_csi.simulator.menus.system import IdentityMenu, PackageMenu, ResourceMenu, SshMenu
 from rds_csi.simulator.texts import NOT_PERMITTED
 from rds_csi.simulator.values import RuntimeFault, Value, text_of, to_text
+
+_random: Final = random.SystemRandom()
 
 
 class Menu(Protocol):
@@ -39,12 +43,14 @@ def grammar(device: Device) -> Grammar:
         "file": FileMenu.node(device),
         "system": MenuNode(menus=system),
     }
-    kinds = {kind.path: KeptMenu.node(device, kind) for kind in KINDS}
+    kinds = {kind.path: KeptMenu.node(device, kind) for kind in (*KINDS, ADDRESSES)}
     menus["user"] = replace(
         kinds["user",],
         menus={"group": kinds["user", "group"], "ssh-keys": kinds["user", "ssh-keys"]},
     )
-    firewall = MenuNode(menus={"filter": kinds["ip", "firewall", "filter"]})
+    firewall = MenuNode(
+        menus={name: kinds["ip", "firewall", name] for name in ("filter", "address-list")}
+    )
     address = {"service": kinds["ip", "service"], "ssh": SshMenu.node(device), "firewall": firewall}
     menus["ip"] = MenuNode(menus=address)
     version = device.settings.version
@@ -71,12 +77,25 @@ class MenuTree:
             ("system", "clock"): ClockMenu(device),
             ("ip", "ssh"): SshMenu(device),
             **{kind.path: KeptMenu(device, kind) for kind in KINDS},
+            ADDRESSES.path: AddressMenu(device),
         }
 
     async def execute(self, call: Call) -> Value:
-        """Run the command, unless a fault says it fails."""
+        """Run the command, at some moment of the time that it takes."""
         if self._device.quirks.interleave:
             await asyncio.sleep(0)
+        step = self._device.quirks.step_latency
+        if not step:
+            return await self._execute(call)
+        before = _random.uniform(0, step)
+        await asyncio.sleep(before)
+        try:
+            return await self._execute(call)
+        finally:
+            await asyncio.sleep(step - before)
+
+    async def _execute(self, call: Call) -> Value:
+        """Run it, unless a fault says it fails."""
         arguments = {name: to_text(text_of(value)) for name, value in call.arguments.items()}
         self._record.enter(call.command.name, arguments)
         if self._rights is not None and needed(call.command) not in self._rights:
