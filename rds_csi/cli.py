@@ -236,8 +236,9 @@ def everything(**flags: Any) -> None:
 )
 @click.option("--dry-run", is_flag=True, help="Look and say why; touch nothing.")
 @click.option("--settle", default=10.0, show_default=True, help="Seconds between the two looks.")
+@click.option("--give-up", metavar="VOLUME", help="End the waiting for an RDS that is gone.")
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
-def reap(*, dry_run: bool, settle: float, as_json: bool, **flags: Any) -> None:
+def reap(*, dry_run: bool, settle: float, as_json: bool, give_up: str | None, **flags: Any) -> None:
     """Say of each NVMe connection of this host why it is kept; take down proven orphans."""
     from rds_csi import reap as command  # noqa: PLC0415 - not needed to print the help
     from rds_csi import threads  # noqa: PLC0415
@@ -247,7 +248,8 @@ def reap(*, dry_run: bool, settle: float, as_json: bool, **flags: Any) -> None:
     try:
         shared = DriverConfig(**_pick(flags, DriverConfig))
         node_config = NodeConfig(**_pick(flags, NodeConfig))
-        findings = threads.run(command.reap(shared, node_config, dry_run=dry_run, settle=settle))
+        work = command.reap(shared, node_config, dry_run=dry_run, settle=settle, give_up=give_up)
+        findings = threads.run(work)
     except ConfigurationError as error:
         _refuse(str(error))
     if as_json:

@@ -45,7 +45,6 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
 PACKAGES: Final[Mapping[str, str]] = {
     "blkid": "util-linux",
     "blockdev": "util-linux",
-    "dd": "coreutils",
     "dumpe2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "fsck.ext4": "e2fsprogs",
@@ -55,7 +54,6 @@ PACKAGES: Final[Mapping[str, str]] = {
     "mount": "mount",
     "nvme": "nvme-cli",
     "resize2fs": "e2fsprogs",
-    "sh": "dash",
     "stat": "coreutils",
     "tune2fs": "e2fsprogs",
     "umount": "mount",

@@ -13,11 +13,17 @@ from functools import partial
 from pathlib import Path
 
 from rds_csi.config import ConfigurationError, DriverConfig, NodeConfig
+from rds_csi.errors import DriverError
 from rds_csi.fencing import make_node_id
 from rds_csi.filesystem.mounts import Mounts
+from rds_csi.nodeops.volumes import belongs
+from rds_csi.nvme.child import Prover
+from rds_csi.nvme.connection import is_our_nqn
 from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.host import host_identity
-from rds_csi.nvme.reaper import Finding, Reaper
+from rds_csi.nvme.readiness import Timings
+from rds_csi.nvme.reaper import Finding, Reaper, Verdict
+from rds_csi.nvme.removal import Remover
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.process import SubprocessRunner
 from rds_csi.staging import StagingStore
@@ -42,14 +48,17 @@ async def reap(
     *,
     dry_run: bool,
     settle: float,
+    give_up: str | None = None,
     sysfs: Sysfs | None = None,
 ) -> list[Finding]:
-    """Judge every subsystem after two looks ``settle`` seconds apart.
+    """Judge every subsystem after two looks ``settle`` seconds apart, or give a volume up.
 
     Unless ``dry_run``, what both looks prove useless is disconnected. Raises
     :class:`ConfigurationError` where that is asked for beside a driver that serves, and for a
     ``settle`` that is no time.
     """
+    if give_up is not None:
+        return await give_volume_up(config, node, give_up, dry_run=dry_run, sysfs=sysfs)
     if not 0 <= settle < math.inf:
         raise ConfigurationError(f"--settle must be seconds, 0 or more, not {settle:g}")
     if not dry_run and serves(config.endpoint):
@@ -82,6 +91,52 @@ async def reap(
         return await reaper.once()
     finally:
         await runner.close()
+
+
+async def give_volume_up(
+    config: DriverConfig,
+    node: NodeConfig,
+    volume: str,
+    *,
+    dry_run: bool,
+    sysfs: Sysfs | None = None,
+) -> list[Finding]:
+    """End the waiting of a volume whose RDS will not come back, in use or not.
+
+    Beside a driver that serves, too: its own programs may be what waits. The kernel does the same
+    when ``ctrlLossTmo`` is over. Raises :class:`ConfigurationError` where the volume is not
+    connected under the node's name, or has its RDS.
+    """
+    sysfs = sysfs or Sysfs()
+    host = host_identity(config.cluster_id, make_node_id(config.cluster_id, node.node_id))
+    found = sysfs.controllers_of(
+        lambda nqn: is_our_nqn(nqn, config.nqn_prefix) and belongs(nqn, volume)
+    )
+    own = [controller for controller in found if controller.hostnqn == host.nqn]
+    if not own:
+        raise ConfigurationError(f"{volume} is not connected on this host as {host.nqn}")
+    if live := [controller.name for controller in own if controller.live]:
+        raise ConfigurationError(
+            f"{volume} has its RDS ({', '.join(live)} is live): stop its pods instead"
+        )
+    verdict = Verdict(True, "what was written and the RDS has not acknowledged is lost")
+    error = ""
+    if not dry_run:
+        runner = SubprocessRunner()
+        remover = Remover(
+            Prover(runner, sysfs, host),
+            sysfs,
+            host,
+            in_use=lambda _devno: True,  # nothing is to be removed, only to be given up
+            timings=Timings(),
+        )
+        try:
+            await remover.give_up(own, volume=volume)
+        except DriverError as problem:
+            error = str(problem)
+        finally:
+            await runner.close()
+    return [Finding(own[0].nqn, verdict, error)]
 
 
 def as_json(findings: list[Finding]) -> str:

@@ -17,8 +17,8 @@ from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.process import ENVIRONMENT, PACKAGES, Runner
 
 PROGRAMS: Final = (
-    *("blkid", "blockdev", "dd", "dumpe2fs", "mkfs.ext4", "mkfs.xfs", "mount", "nvme"),
-    *("resize2fs", "sh", "stat", "umount", "xfs_growfs", "xfs_logprint"),
+    *("blkid", "blockdev", "dumpe2fs", "mkfs.ext4", "mkfs.xfs", "mount", "nvme"),
+    *("resize2fs", "stat", "umount", "xfs_growfs", "xfs_logprint"),
 )
 """What the node service runs."""
 

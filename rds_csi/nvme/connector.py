@@ -6,8 +6,9 @@ How it keeps its promises:
   is live, or that the kernel is bringing back, counts as connected; "already connected" from
   ``nvme`` means somebody was faster, so sysfs is read again.
 * **Never another's.** Only controllers of an NQN of our form *and* with our host NQN are taken
-  down, by a write that proves both on the very directory it writes in (:mod:`.removal`).
-* **Never in use.** Nothing that is mounted or held is taken down.
+  down, by a write that proves both on the very directory it writes in (:mod:`.proven`).
+* **Never in use.** Nothing that is mounted or held is taken down: the kernel is asked, by opening
+  the device for us alone, and it stays so until its controllers are gone (:mod:`.removal`).
 * **Never a lie.** A volume is connected when its device answered a read and each setting of the
   new connection was read back (:mod:`.settings`), and disconnected when its controllers are gone
   from sysfs: ``nvme disconnect`` ends with 0 also where it did nothing.
@@ -41,6 +42,7 @@ from rds_csi.errors import (
     Unavailable,
     VolumeInUse,
 )
+from rds_csi.nvme.child import Prover
 from rds_csi.nvme.connection import is_our_nqn, run_connect
 from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.locks import NqnLocks
@@ -100,9 +102,10 @@ class Connector:
         self._locks = NqnLocks()
         self._connecting: Counter[str] = Counter()
         self._settings = Settings(sysfs, host)
-        self._remover = Remover(runner, sysfs, host, in_use=in_use, timings=timings)
+        prover = Prover(runner, sysfs, host)
+        self._remover = Remover(prover, sysfs, host, in_use=in_use, timings=timings)
         self._readiness = Readiness(
-            runner, sysfs, host, timings=timings, number_of=number_of, rescan=self._rescan
+            prover, sysfs, host, timings=timings, number_of=number_of, rescan=self._rescan
         )
 
     def busy(self, nqn: str) -> bool:
@@ -341,9 +344,9 @@ class Connector:
             )
 
     async def _rescan(self, nqn: str, volume: str) -> None:
-        for controller in self._own(nqn):
-            if controller.live:
-                await self._remover.write(controller, "rescan_controller", volume=volume)
+        live = [controller for controller in self._own(nqn) if controller.live]
+        if live:
+            await self._remover.rescan(live, volume=volume)
 
     async def _undo(self, nqn: str, volume: str, *, made: bool) -> None:
         """Take down what a failed call leaves: its own, or a live connection to no namespace.

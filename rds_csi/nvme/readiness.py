@@ -9,9 +9,10 @@ from pathlib import Path
 
 from rds_csi.causes import noting
 from rds_csi.errors import CommandStuck, ConnectFailed
+from rds_csi.nvme.child import Prover
 from rds_csi.nvme.host import HostIdentity
-from rds_csi.nvme.sysfs import Namespace, Sysfs
-from rds_csi.process import Runner
+from rds_csi.nvme.proven import NOT_OURS
+from rds_csi.nvme.sysfs import Controller, Namespace, Sysfs
 
 DeviceNumber = tuple[int, int]
 
@@ -50,7 +51,7 @@ class Readiness:
 
     def __init__(
         self,
-        runner: Runner,
+        prover: Prover,
         sysfs: Sysfs,
         host: HostIdentity,
         *,
@@ -58,7 +59,7 @@ class Readiness:
         number_of: Callable[[Path], DeviceNumber | None],
         rescan: Callable[[str, str], Awaitable[None]],
     ) -> None:
-        self._runner = runner
+        self._prover = prover
         self._sysfs = sysfs
         self._host = host
         self._timings = timings
@@ -87,16 +88,12 @@ class Readiness:
                 await self._rescan(nqn, volume)
             with noting(f"its device had not appeared: {why}"):
                 await asyncio.sleep(self._timings.poll)
-        await self._probe(namespace, volume)
+        await self._probe(nqn, namespace, volume)
         return namespace
 
     def _look(self, nqn: str) -> tuple[Namespace | None, str]:
         """The namespace, or what it lacks."""
-        own = [
-            controller
-            for controller in self._sysfs.controllers(nqn)
-            if controller.hostnqn == self._host.nqn
-        ]
+        own = self._own(nqn)
         if not any(controller.live for controller in own):
             states = ", ".join(f"{entry.name} is {entry.state or 'unknown'}" for entry in own)
             return None, states or "there is no connection of this host"
@@ -109,16 +106,24 @@ class Readiness:
             return None, f"{namespace.device} is not the kernel's device {namespace.devno}"
         return namespace, ""
 
-    async def _probe(self, namespace: Namespace, volume: str) -> None:
+    def _own(self, nqn: str) -> list[Controller]:
+        return [
+            controller
+            for controller in self._sysfs.controllers(nqn)
+            if controller.hostnqn == self._host.nqn
+        ]
+
+    async def _probe(self, nqn: str, namespace: Namespace, volume: str) -> None:
+        """Have a block of the device read that is, before and afterwards, the subsystem's."""
         # In a program, for a read that hangs stays until the kernel gives it up; directly, for
         # the page cache may still know what the device does not.
-        device = str(namespace.device)
+        device = namespace.device
+        own = self._own(nqn)
+        if not own:
+            raise ConnectFailed("the connection is gone again", volume=volume)
         try:
-            result = await self._runner.run(
-                ["dd", f"if={device}", "of=/dev/null", "bs=4096", "count=1", "iflag=direct"],
-                timeout=self._timings.probe,
-                volume=volume,
-                check=False,
+            result = await self._prover.read(
+                device.name, namespace.devno, own, timeout=self._timings.probe, volume=volume
             )
         except CommandStuck as error:
             # A read does no harm when it ends at last, so nothing is kept locked for it: what
@@ -126,6 +131,8 @@ class Readiness:
             raise ConnectFailed(f"{device} does not answer reads: one hangs", volume=volume) from (
                 error
             )
-        if result.returncode != 0 or "1+0 records in" not in result.stderr:
-            text = " ".join(result.stderr.split())[:300]
+        text = " ".join(result.stderr.split())[:300]
+        if result.returncode == NOT_OURS:
+            raise ConnectFailed(f"lost while it was tried: {text}", volume=volume)
+        if result.returncode != 0:
             raise ConnectFailed(f"{device} does not answer reads: {text}", volume=volume)

@@ -6,23 +6,22 @@ from typing import Final
 
 import structlog
 
-from rds_csi.errors import CommandFailed, CommandTimeout, Unavailable, VolumeInUse
+from rds_csi.errors import (
+    CommandFailed,
+    CommandTimeout,
+    FailedPrecondition,
+    Unavailable,
+    VolumeInUse,
+)
+from rds_csi.nvme.child import Prover
 from rds_csi.nvme.host import HostIdentity
+from rds_csi.nvme.proven import HELD, NOT_OURS
 from rds_csi.nvme.readiness import DeviceNumber, Timings
 from rds_csi.nvme.sysfs import Controller, Sysfs
-from rds_csi.process import Runner
 
 log = structlog.get_logger(__name__)
 
-WRITE: Final = """
-cd "$1" && [ "$(cat subsysnqn)" = "$2" ] && [ "$(cat hostnqn)" = "$3" ] || exit 3
-echo 1 >"$4"
-"""
-"""What ``nvme disconnect`` and ``nvme ns-rescan`` do, but proven: the directory is entered once,
-read, and written in. When the kernel gives its name to another controller meanwhile, the
-directory entered is empty and nothing happens. A program of its own, because the write may hang
-in the kernel for as long as the network does."""
-_NOT_OURS: Final = 3
+_IN_USE: Final = "mounted in another mount namespace, or used by device mapper or swap"
 
 
 class Remover:
@@ -30,14 +29,14 @@ class Remover:
 
     def __init__(
         self,
-        runner: Runner,
+        prover: Prover,
         sysfs: Sysfs,
         host: HostIdentity,
         *,
         in_use: Callable[[DeviceNumber], bool],
         timings: Timings,
     ) -> None:
-        self._runner = runner
+        self._prover = prover
         self._sysfs = sysfs
         self._host = host
         self._in_use = in_use
@@ -53,25 +52,20 @@ class Remover:
         return found
 
     async def remove(self, controllers: Sequence[Controller], *, volume: str) -> None:
-        """Take the controllers down; returns when sysfs shows them no more.
+        """Take the controllers of a subsystem down; returns when sysfs shows them no more.
 
-        Raises :class:`VolumeInUse` before anything is done if a device of theirs is in use,
-        :class:`Unavailable` if one of them stays.
+        Raises :class:`VolumeInUse` before anything is done if a device of theirs is in use: by
+        what we see of mounts, and by the kernel's own word, which knows of all of them. It is
+        held alone until the controllers are gone, so nobody can begin to use it meanwhile.
+        :class:`Unavailable` if one of them stays, also where the kernel did not say.
         """
         users = self.users(controllers)
         if users:
             raise VolumeInUse(
                 f"not disconnected: {', '.join(users)}", volume=volume, advice="unmount it first"
             )
-        problem = ""
-        for controller in controllers:
-            if controller.leaving:
-                continue
-            try:
-                await self.write(controller, "delete_controller", volume=volume)
-            except (CommandFailed, CommandTimeout) as error:
-                # It may have gone by itself meanwhile; what counts is whether it is gone.
-                problem = f": {error.what}"
+        standing = [controller for controller in controllers if not controller.leaving]
+        problem = await self._delete(standing, volume) if standing else ""
         left = await self._until_gone(controllers)
         if left:
             raise Unavailable(
@@ -80,23 +74,58 @@ class Remover:
         for controller in controllers:
             log.info("disconnected", nqn=controller.nqn, controller=controller.name, volume=volume)
 
-    async def write(self, controller: Controller, attribute: str, *, volume: str) -> bool:
-        """Write 1 to the attribute; False if the controller is gone, or another's by now."""
-        directory = str(self._sysfs.path(controller.name))
-        result = await self._runner.run(
-            ["sh", "-c", WRITE, "sh", directory, controller.nqn, self._host.nqn, attribute],
-            timeout=self._timings.disconnect,
-            volume=volume,
-            check=False,
+    async def _delete(self, controllers: Sequence[Controller], volume: str) -> str:
+        """What went wrong. They may go by themselves meanwhile; what counts is whether they do."""
+        try:
+            result = await self._prover.act(
+                "delete", controllers, timeout=self._timings.disconnect, volume=volume
+            )
+        except CommandTimeout:
+            return f": the kernel did not answer within {self._timings.disconnect:g} s"
+        if result.returncode == HELD:
+            raise VolumeInUse(
+                f"not disconnected: {result.stderr.strip()}, {_IN_USE}",
+                volume=volume,
+                advice="on the node: lsblk, and grep the device's number in /proc/[0-9]*/mountinfo",
+            )
+        return f": {result.stderr.strip()}" if result.returncode else ""
+
+    async def give_up(self, controllers: Sequence[Controller], *, volume: str) -> None:
+        """Take down what the kernel tries in vain to bring back, in use or not.
+
+        Whoever waits for it gets I/O errors, and so ends at last; what was written and not yet
+        acknowledged is lost. Raises :class:`FailedPrecondition`, and changes nothing, where one of
+        them is live; :class:`Unavailable` if one stays.
+        """
+        result = await self._prover.act(
+            "give-up", controllers, timeout=self._timings.disconnect, volume=volume
         )
-        if result.returncode not in (0, _NOT_OURS):
+        if result.returncode == HELD:
+            raise FailedPrecondition(
+                f"not given up: {result.stderr.strip()}",
+                volume=volume,
+                advice="it has its RDS: stop its pods instead",
+            )
+        left = await self._until_gone(controllers)
+        if left:
+            raise Unavailable(
+                f"{', '.join(left)} did not go when given up: {result.stderr.strip()}",
+                volume=volume,
+            )
+        log.warning("given up", nqn=controllers[0].nqn, volume=volume)
+
+    async def rescan(self, controllers: Sequence[Controller], *, volume: str) -> None:
+        """Have the kernel read the namespaces of the controllers again."""
+        result = await self._prover.act(
+            "rescan", controllers, timeout=self._timings.disconnect, volume=volume
+        )
+        if result.returncode not in (0, NOT_OURS):
             raise CommandFailed(
-                f"{attribute} of {controller.name} could not be written: {result.stderr.strip()}",
+                f"its namespaces could not be read again: {result.stderr.strip()}",
                 returncode=result.returncode,
                 stderr=result.stderr,
                 volume=volume,
             )
-        return result.returncode == 0
 
     async def _until_gone(self, controllers: Sequence[Controller]) -> list[str]:
         loop = asyncio.get_running_loop()

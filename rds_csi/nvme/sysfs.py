@@ -102,6 +102,11 @@ class Sysfs:
         self._class = root / "class"
         self._dev = dev
 
+    @property
+    def places(self) -> tuple[Path, Path]:
+        """Where ``/sys`` and ``/dev`` are."""
+        return self._class.parent, self._dev
+
     def path(self, controller: str) -> Path:
         """The directory of a controller."""
         return self._class / "nvme" / controller

@@ -25,7 +25,7 @@ from tests.lab.waiting import converge
 from tests.lab.world import KUBELET, MIB, PREFIX, World, claim
 
 PROGRAMS: Final = ("nvme", "mkfs.ext4", "mkfs.xfs", "mount", "umount", "resize2fs",
-                   "e2fsck", "xfs_growfs", "xfs_repair", "dd", "blockdev", "modprobe",
+                   "e2fsck", "xfs_growfs", "xfs_repair", "blockdev", "modprobe",
                    "tune2fs", "xfs_admin", "fsck.ext4")  # fmt: skip
 pytestmark = pytest.mark.timeout(5400)
 

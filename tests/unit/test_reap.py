@@ -1,7 +1,9 @@
 """``rds-csi reap``: says why, touches nothing beside a running driver."""
 
+import asyncio
 import json
 import socket
+import time
 from pathlib import Path
 
 import pytest
@@ -16,7 +18,7 @@ from rds_csi.nvme.host import host_identity
 from rds_csi.nvme.reaper import Finding, Verdict
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.volume import volume_id
-from tests.unit.fakes.sysfs import FakeSysfs
+from tests.unit.fakes.sysfs import OTHER_NQN, FakeSysfs
 
 PREFIX = "nqn.2000-02.com.mikrotik"
 HOST = host_identity("prod", make_node_id("prod", "worker-1"))
@@ -113,3 +115,66 @@ def test_the_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     result = CliRunner().invoke(main, [*words, "--cluster-id=a b"], catch_exceptions=False)
     assert result.exit_code == 2
     assert "--cluster-id" in result.output
+
+
+def test_a_volume_that_has_lost_its_rds_is_given_up_beside_a_driver_that_serves(
+    config: DriverConfig, node: NodeConfig, kernel: FakeSysfs
+) -> None:
+    """The write is real; the fake kernel lets go a moment later."""
+    name = kernel.connect(OURS, hostnqn=HOST.nqn, hostid=HOST.hostid, state="connecting")
+    attribute = kernel.controller(name) / "delete_controller"
+
+    async def give_up() -> list[Finding]:
+        work = asyncio.create_task(
+            reap.reap(
+                config,
+                node,
+                dry_run=False,
+                settle=0,
+                give_up=volume_id("a"),
+                sysfs=Sysfs(kernel.sys),
+            )
+        )
+        await asyncio.to_thread(let_go, attribute)
+        return await work
+
+    def let_go(attribute: Path) -> None:
+        while attribute.read_text() != "1\n":
+            time.sleep(0.01)
+        kernel.disconnect(name)
+
+    with socket.socket(socket.AF_UNIX) as serving:
+        serving.bind(str(config.endpoint))
+        serving.listen()
+        [finding] = asyncio.run(give_up())
+    assert finding.verdict.disconnect
+    assert "has not acknowledged is lost" in finding.verdict.reason
+    assert finding.error == ""
+
+
+@pytest.mark.parametrize("why", ["live", "another host", "another volume", "nothing"])
+async def test_nothing_else_is_given_up(
+    config: DriverConfig, node: NodeConfig, kernel: FakeSysfs, why: str
+) -> None:
+    hostnqn = OTHER_NQN if why == "another host" else HOST.nqn
+    state = "live" if why == "live" else "connecting"
+    if why != "nothing":
+        kernel.connect(OURS, hostnqn=hostnqn, state=state)
+    asked = volume_id("b" if why == "another volume" else "a")
+    with pytest.raises(ConfigurationError, match="has its RDS" if why == "live" else "connected"):
+        await reap.reap(
+            config, node, dry_run=False, settle=0, give_up=asked, sysfs=Sysfs(kernel.sys)
+        )
+    for name in kernel.controllers():
+        assert (kernel.controller(name) / "delete_controller").read_text() == ""
+
+
+async def test_a_dry_run_gives_nothing_up(
+    config: DriverConfig, node: NodeConfig, kernel: FakeSysfs
+) -> None:
+    name = kernel.connect(OURS, hostnqn=HOST.nqn, state="connecting")
+    [finding] = await reap.reap(
+        config, node, dry_run=True, settle=0, give_up=volume_id("a"), sysfs=Sysfs(kernel.sys)
+    )
+    assert finding.verdict.disconnect
+    assert (kernel.controller(name) / "delete_controller").read_text() == ""

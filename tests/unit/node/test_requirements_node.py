@@ -11,7 +11,7 @@ from rds_csi.parameters import ConnectionConfig, Target
 from tests.unit.fakes.node_host import FakeHost
 from tests.unit.fakes.sysfs import FakeSysfs
 from tests.unit.node.calls import Calls
-from tests.unit.nvme.kernel import TARGET, A, Kernel, option
+from tests.unit.nvme.kernel import DELETE, TARGET, A, Kernel, option
 
 
 class Host(FakeHost):
@@ -117,7 +117,7 @@ async def test_changed_settings_are_not_for_a_live_connection(tree: FakeSysfs) -
     await connector.connect_with_retry(TARGET, ConnectionConfig(reconnect_delay=5))
     await connector.connect_with_retry(TARGET, ConnectionConfig(reconnect_delay=9))
     assert [option(call, "-c") for call in kernel.runner.asked("nvme", "connect")] == ["5"]
-    assert kernel.runner.asked("sh", "-c") == [], "something was written into sysfs"
+    assert kernel.runner.asked(*DELETE) == [], "something was written into sysfs"
     await connector.disconnect(A)
     await connector.connect_with_retry(TARGET, ConnectionConfig(reconnect_delay=9))
     assert [option(call, "-c") for call in kernel.runner.asked("nvme", "connect")] == ["5", "9"]

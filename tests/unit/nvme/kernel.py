@@ -1,4 +1,4 @@
-"""A kernel and its programs, played on a fake sysfs: what ``nvme``, ``dd`` and writes do."""
+"""A kernel and its programs, played on a fake sysfs: what ``nvme``, reads and writes do."""
 
 import asyncio
 import json
@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rds_csi.errors import CommandFailed
+from rds_csi.nvme.child import PROVEN
 from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.readiness import Timings
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.parameters import Target
-from rds_csi.process import Result
 from rds_csi.retry import RetryPolicy
 from tests.unit.fakes.runner import Answer, Call, FakeRunner
 from tests.unit.fakes.sysfs import HOST_ID, HOST_NQN, FakeSysfs
@@ -24,7 +24,9 @@ B = f"{PREFIX}:pvc-" + "b" * 28
 TARGET = Target("192.0.2.1", 4420, A)
 VALUED = ("-l", "-c", "-k", "-F", "-J", "--nr-io-queues", "--queue-size")
 """Options of ``nvme connect`` that have a value, but for those of the address."""
-READ_OK = Result(0, "", "1+0 records in\n1+0 records out\n")
+READ = (*PROVEN, "read")
+DELETE = (*PROVEN, "delete")
+RESCAN = (*PROVEN, "rescan")
 
 
 @dataclass
@@ -74,10 +76,11 @@ class Kernel:
         return self.runner.on("nvme", "connect", effect=self.connect, takes=takes)
 
     def reads(self) -> Answer:
-        return self.runner.on("dd", result=READ_OK, takes=0.01)
+        return self.runner.on(*READ, takes=0.01)
 
     def removes(self, *, takes: float = 0.2) -> Answer:
-        return self.runner.on("sh", "-c", effect=self.write, takes=takes)
+        self.runner.on(*RESCAN, effect=self.write, takes=takes)
+        return self.runner.on(*DELETE, effect=self.write, takes=takes)
 
     def connect(self, call: Call) -> None:
         given = {name: option(call, name) for name in VALUED if name in call.args}
@@ -103,26 +106,26 @@ class Kernel:
             self.tree.set(name, attribute, value)
 
     def write(self, call: Call) -> None:
-        directory, nqn, hostnqn, attribute = call.args[-4:]
-        name = Path(directory).name
-        if name not in self.tree.controllers():
-            return
-        shown = self.tree.controller(name)
-        if (shown / "subsysnqn").read_text().strip() != nqn:
-            return
-        if (shown / "hostnqn").read_text().strip() != hostnqn:
-            return
-        if attribute == "delete_controller":
-            self.tree.disconnect(name)
-        else:
-            (shown / attribute).write_text("1\n")
+        command, _, _, nqn, hostnqn, *directories = call.args[len(PROVEN) :]
+        for name in (Path(directory).name for directory in directories):
+            if name not in self.tree.controllers():
+                continue
+            shown = self.tree.controller(name)
+            if (shown / "subsysnqn").read_text().strip() != nqn:
+                continue
+            if (shown / "hostnqn").read_text().strip() != hostnqn:
+                continue
+            if command == "delete":
+                self.tree.disconnect(name)
+            else:
+                (shown / "rescan_controller").write_text("1\n")
 
-    def written(self, attribute: str) -> list[str]:
-        """The controllers whose attribute was written, in order."""
+    def written(self, command: str) -> list[str]:
+        """The controllers that were deleted, or read again, in order."""
         return [
-            Path(call.args[-4]).name
-            for call in self.runner.asked("sh", "-c")
-            if call.args[-1] == attribute
+            Path(directory).name
+            for call in self.runner.asked(*PROVEN, command)
+            for directory in call.args[len(PROVEN) + 5 :]
         ]
 
 

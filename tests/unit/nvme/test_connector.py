@@ -4,6 +4,7 @@ import asyncio
 from pathlib import Path
 
 import pytest
+import structlog.testing
 
 from rds_csi.errors import (
     Code,
@@ -17,11 +18,12 @@ from rds_csi.errors import (
     Unavailable,
     VolumeInUse,
 )
+from rds_csi.nvme.proven import HELD, NOT_OURS
 from rds_csi.nvme.readiness import device_number
 from rds_csi.parameters import ConnectionConfig, Target
 from rds_csi.process import Result
 from tests.unit.fakes.sysfs import OTHER_NQN, FakeSysfs
-from tests.unit.nvme.kernel import HOST, TARGET, A, B, Kernel, now, option
+from tests.unit.nvme.kernel import DELETE, HOST, READ, TARGET, A, B, Kernel, now, option
 
 pytestmark = pytest.mark.looptime
 
@@ -62,6 +64,7 @@ async def test_connects_and_returns_the_namespace(kernel: Kernel) -> None:
         *("nvme", "connect", "-t", "tcp", "-a", "192.0.2.1", "-s", "4420", "-n", A),
     )
     assert (option(call, "-q"), option(call, "-I")) == (HOST.nqn, HOST.hostid)
+    assert "-v" in call.args, "newer versions say the kernel's errno only then"
     assert call.volume == "pvc-1"
     assert kernel.events == ["connected"]
 
@@ -111,7 +114,7 @@ async def test_an_outage_is_waited_out_and_never_disconnected(kernel: Kernel) ->
     assert now() == pytest.approx(20, abs=0.2)
     assert kernel.tree.controllers() == ["nvme0"]
     assert not kernel.runner.asked("nvme")
-    assert not kernel.runner.asked("sh")
+    assert not kernel.runner.asked(*DELETE)
 
 
 async def test_already_connected_means_look_again(kernel: Kernel) -> None:
@@ -169,7 +172,7 @@ async def test_waits_for_the_namespace_and_asks_for_a_rescan(kernel: Kernel) -> 
     kernel.size = None
     waiting = asyncio.create_task(kernel.connector().connect(TARGET))
     await asyncio.sleep(4)
-    assert kernel.written("rescan_controller") == ["nvme0"]
+    assert kernel.written("rescan") == ["nvme0"]
     kernel.tree.add_namespace("nvme0", size=1 << 20)
     assert (await waiting).size == 1 << 20
 
@@ -201,36 +204,88 @@ async def test_a_live_connection_without_a_device_is_replaced(kernel: Kernel) ->
     kernel.tree.connect(A, size=None)
     kernel.works()
     found = await kernel.connector().connect_with_retry(TARGET, ConnectionConfig())
-    assert kernel.written("delete_controller") == ["nvme0"]
+    assert kernel.written("delete") == ["nvme0"]
     assert found.size == 64 << 20
     assert kernel.events == ["retry", "connected"]
 
 
 async def test_a_device_that_does_not_answer_is_not_connected(kernel: Kernel) -> None:
-    kernel.runner.on("dd", result=Result(1, "", "dd: error reading: Input/output error\n"))
+    kernel.runner.on(*READ, result=Result(1, "", "[Errno 5] Input/output error\n"))
     kernel.works()
     with pytest.raises(ConnectFailed, match=r"does not answer reads.*Input/output error"):
         await kernel.connector().connect(TARGET)
     assert kernel.tree.controllers() == []
 
 
-async def test_a_read_of_nothing_is_no_answer(kernel: Kernel) -> None:
-    kernel.runner.on("dd", result=Result(0, "", "0+0 records in\n0+0 records out\n"))
+async def test_a_device_that_is_anothers_by_now_is_no_answer(kernel: Kernel) -> None:
+    said = "nvme0n1 (259:1) is not a device of it\n"
+    kernel.runner.on(*READ, result=Result(NOT_OURS, "", said))
     kernel.works()
-    with pytest.raises(ConnectFailed, match="does not answer reads"):
+    with pytest.raises(ConnectFailed, match=r"lost while it was tried.*is not a device") as caught:
         await kernel.connector().connect(TARGET)
+    assert caught.value.transient
+    assert kernel.tree.controllers() == []
+
+
+async def test_the_device_read_is_named_by_number_and_by_whose_it_is(kernel: Kernel) -> None:
+    kernel.works()
+    namespace = await kernel.connector().connect(TARGET)
+    (call,) = kernel.runner.asked(*READ)
+    assert call.args[len(READ) :] == (
+        *(str(kernel.tree.sys), str(kernel.tree.dev), A, HOST.nqn),
+        *("nvme0n1", f"{namespace.devno[0]}:{namespace.devno[1]}"),
+        str(kernel.tree.sys / "class/nvme/nvme0"),
+    )
+
+
+@pytest.mark.parametrize("caller", ["disconnect", "replace"])
+async def test_what_the_kernel_holds_is_not_taken_down(kernel: Kernel, caller: str) -> None:
+    """A mount in another mount namespace: no look of ours shows it."""
+    connecting = caller == "replace"
+    state, address = ("connecting", "192.0.2.77") if connecting else ("live", "192.0.2.1")
+    kernel.tree.connect(A, address=address, state=state)
+    kernel.runner.on(*DELETE, result=Result(HELD, "", "nvme0n1 is held\n"))
+    connector = kernel.connector()
+    with pytest.raises(VolumeInUse, match=r"nvme0n1 is held, mounted in another mount") as caught:
+        await (connector.connect(TARGET) if connecting else connector.disconnect(A, volume="v"))
+    assert caught.value.code is Code.FAILED_PRECONDITION
+    assert "lsblk" in caught.value.advice
+    assert kernel.tree.controllers() == ["nvme0"]
+    assert not kernel.runner.asked("nvme")
+
+
+async def test_what_the_kernel_holds_is_not_undone(kernel: Kernel) -> None:
+    kernel.runner.on(*DELETE, result=Result(HELD, "", "nvme0n1 is held\n"))
+    kernel.runner.on(*READ, result=Result(1, "", "Input/output error"))
+    kernel.works()
+    with (
+        structlog.testing.capture_logs() as logs,
+        pytest.raises(ConnectFailed, match="does not answer reads"),
+    ):
+        await kernel.connector().connect(TARGET)
+    assert kernel.tree.controllers() == ["nvme0"]
+    (line,) = [line for line in logs if line["event"] == "failed connection not undone"]
+    assert "is held" in str(line["error"])
+
+
+async def test_a_kernel_that_does_not_say_whether_it_holds_it_leaves_it(kernel: Kernel) -> None:
+    kernel.tree.connect(A)
+    kernel.runner.on(*DELETE, takes=1000)
+    with pytest.raises(Unavailable, match=r"did not go.*did not answer within 15 s"):
+        await kernel.connector().disconnect(A)
+    assert kernel.tree.controllers() == ["nvme0"]
 
 
 async def test_a_failed_read_leaves_an_older_connection_alone(kernel: Kernel) -> None:
     kernel.tree.connect(A)
-    kernel.runner.on("dd", result=Result(1, "", "Input/output error"))
+    kernel.runner.on(*READ, result=Result(1, "", "Input/output error"))
     with pytest.raises(ConnectFailed):
         await kernel.connector().connect(TARGET)
     assert kernel.tree.controllers() == ["nvme0"]
 
 
 async def test_a_read_that_hangs_keeps_nobody_from_disconnecting(kernel: Kernel) -> None:
-    kernel.runner.on("dd", takes=1000, stuck=True)
+    kernel.runner.on(*READ, takes=1000, stuck=True)
     kernel.removes()
     kernel.tree.connect(A)
     connector = kernel.connector()
@@ -341,7 +396,7 @@ async def test_a_connect_that_is_killed_takes_back_what_it_made(kernel: Kernel) 
     kernel.tree.connect(A, state="connecting", hostnqn=OTHER_NQN)
     with pytest.raises(CommandTimeout):
         await task
-    assert kernel.written("delete_controller") == ["nvme1"]
+    assert kernel.written("delete") == ["nvme1"]
     assert kernel.tree.controllers() == [other, "nvme2"]
 
 
@@ -385,7 +440,7 @@ async def test_a_dead_connection_to_the_old_address_is_replaced(kernel: Kernel) 
     kernel.tree.connect(A, address="192.0.2.77", state="connecting")
     kernel.works()
     await kernel.connector().connect(TARGET)
-    assert kernel.written("delete_controller") == ["nvme0"]
+    assert kernel.written("delete") == ["nvme0"]
     (controller,) = kernel.sysfs.controllers(A)
     assert controller.address == "192.0.2.1"
 
@@ -406,7 +461,7 @@ async def test_a_leaving_controller_is_waited_for(kernel: Kernel) -> None:
     assert not kernel.runner.asked("nvme")
     kernel.tree.disconnect(name)
     await task
-    assert kernel.written("delete_controller") == []
+    assert kernel.written("delete") == []
 
 
 async def test_connects_beside_another_idle_host_identity(kernel: Kernel) -> None:
@@ -489,9 +544,10 @@ async def test_disconnects_only_ours_and_proves_it(kernel: Kernel) -> None:
     kernel.tree.connect(A, hostnqn=OTHER_NQN)
     await kernel.connector().disconnect(A)
     assert kernel.tree.controllers() == ["nvme0", "nvme2"]
-    (call,) = kernel.runner.asked("sh")
-    assert call.args[-4:] == (
-        *(str(kernel.tree.sys / "class/nvme/nvme1"), A, HOST.nqn, "delete_controller"),
+    (call,) = kernel.runner.asked(*DELETE)
+    assert call.args[len(DELETE) :] == (
+        *(str(kernel.tree.sys), str(kernel.tree.dev), A, HOST.nqn),
+        str(kernel.tree.sys / "class/nvme/nvme1"),
     )
 
 
@@ -502,7 +558,7 @@ async def test_nothing_connected_is_success(kernel: Kernel) -> None:
 
 async def test_a_controller_that_does_not_go_is_an_error(kernel: Kernel) -> None:
     kernel.tree.connect(A)
-    kernel.runner.on("sh", "-c")  # says 0, does nothing
+    kernel.runner.on(*DELETE)  # says 0, does nothing
     with pytest.raises(Unavailable, match="nvme0 did not go"):
         await kernel.connector().disconnect(A)
     assert now() == pytest.approx(10, abs=0.2)
@@ -511,14 +567,14 @@ async def test_a_controller_that_does_not_go_is_an_error(kernel: Kernel) -> None
 
 async def test_the_reason_of_a_failed_write_is_told(kernel: Kernel) -> None:
     kernel.tree.connect(A)
-    kernel.runner.fail("sh", "-c", status=2, stderr="sh: write error: Device or resource busy\n")
+    kernel.runner.fail(*DELETE, stderr="delete_controller of nvme0: Device or resource busy\n")
     with pytest.raises(Unavailable, match=r"did not go.*Device or resource busy"):
         await kernel.connector().disconnect(A)
 
 
 async def test_a_failed_write_is_no_error_when_the_controller_went(kernel: Kernel) -> None:
     kernel.tree.connect(A)
-    kernel.runner.on("sh", "-c", effect=kernel.write, result=Result(2, "", "No such device"))
+    kernel.runner.on(*DELETE, effect=kernel.write, result=Result(1, "", "No such device"))
     await kernel.connector().disconnect(A)
     assert kernel.tree.controllers() == []
 
@@ -526,7 +582,7 @@ async def test_a_failed_write_is_no_error_when_the_controller_went(kernel: Kerne
 async def test_going_slowly_is_waited_for(kernel: Kernel) -> None:
     name = kernel.tree.connect(A)
     kernel.runner.on(
-        "sh", "-c", effect=lambda _call: kernel.tree.set(name, "state", "deleting"), takes=1
+        *DELETE, effect=lambda _call: kernel.tree.set(name, "state", "deleting"), takes=1
     )
     task = asyncio.create_task(kernel.connector().disconnect(A))
     await asyncio.sleep(5)
@@ -552,7 +608,7 @@ async def test_refuses_while_in_use(kernel: Kernel, how: str) -> None:
 
 async def test_a_hanging_disconnect_is_stuck_and_other_volumes_go_on(kernel: Kernel) -> None:
     kernel.tree.connect(A)
-    kernel.runner.on("sh", "-c", takes=1000, stuck=True, times=1)
+    kernel.runner.on(*DELETE, takes=1000, stuck=True, times=1)
     connector = kernel.connector()
     with pytest.raises(CommandStuck):
         await connector.disconnect(A)
@@ -581,7 +637,7 @@ async def test_rescan_only_what_is_live(kernel: Kernel) -> None:
     kernel.tree.connect(A)
     kernel.tree.connect(A, state="connecting")
     await kernel.connector().rescan(A)
-    assert kernel.written("rescan_controller") == ["nvme0"]
+    assert kernel.written("rescan") == ["nvme0"]
 
 
 async def test_waits_for_a_size(kernel: Kernel) -> None:

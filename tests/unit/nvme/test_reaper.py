@@ -14,7 +14,7 @@ from rds_csi.nvme.reaper import Facts, Finding, Reaper, Verdict, judge
 from rds_csi.nvme.sysfs import Subsystem
 from rds_csi.parameters import ConnectionConfig, Target
 from tests.unit.fakes.sysfs import HOST_NQN, OTHER_NQN, FakeSysfs
-from tests.unit.nvme.kernel import PREFIX, A, B, Kernel
+from tests.unit.nvme.kernel import DELETE, PREFIX, A, B, Kernel
 
 ROOT_DISK = "nqn.2014-08.org.nixos:boot-disk"
 
@@ -190,7 +190,7 @@ async def test_disconnect_error_does_not_hold_up_the_others(world: World) -> Non
     world.kernel.tree.connect(A)
     world.kernel.tree.connect(B)
     world.kernel.runner.forget()
-    world.kernel.runner.on("sh", "-c", error=Unavailable("no"), times=1)
+    world.kernel.runner.on(*DELETE, error=Unavailable("no"), times=1)
     world.kernel.removes(takes=0)
     await world.after(0)
     first, second = await world.after(301)
@@ -207,7 +207,7 @@ async def test_cancelled_while_disconnecting(world: World) -> None:
     world.kernel.tree.connect(A, size=None)
     world.kernel.tree.connect(B, size=None)
     world.kernel.runner.forget()
-    world.kernel.runner.on("sh", "-c", takes=10)
+    world.kernel.runner.on(*DELETE, takes=10)
     task = asyncio.create_task(world.reaper.once(starting=True))
     await asyncio.sleep(1)
     task.cancel()
@@ -389,7 +389,7 @@ async def test_mixed_host_identities_are_left_alone(world: World) -> None:
 async def test_at_start_is_bounded_and_never_blocks(world: World) -> None:
     world.kernel.tree.connect(A, size=None)
     world.kernel.runner.forget()
-    world.kernel.runner.on("sh", "-c", takes=1000)
+    world.kernel.runner.on(*DELETE, takes=1000)
     world.kernel.runner.run = _never  # type: ignore[method-assign,assignment]
     started = asyncio.get_running_loop().time()
     await world.reaper.at_start()

@@ -24,7 +24,7 @@ from rds_csi.parameters import ConnectionConfig, Target
 from rds_csi.process import Result
 from rds_csi.retry import RetryPolicy, retrying
 from tests.unit.fakes.sysfs import FakeSysfs
-from tests.unit.nvme.kernel import TARGET, A, B, Kernel, now, option
+from tests.unit.nvme.kernel import DELETE, TARGET, A, B, Kernel, now, option
 
 pytestmark = pytest.mark.looptime
 
@@ -76,7 +76,7 @@ async def test_every_setting_goes_with_the_connect_and_none_is_written_later(
     assert given == {"-l": "600", "-c": "10", "-k": "45"}
     assert (option(call, "--nr-io-queues"), option(call, "--queue-size")) == ("4", "64")
     assert option(call, "-F") == "7"
-    assert not kernel.runner.asked("sh")
+    assert not kernel.runner.asked(*DELETE)
 
 
 @pytest.mark.requirement("CTOR-02")

@@ -11,7 +11,7 @@ from rds_csi.nvme.settings import EXPECTED, Settings, differences
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.parameters import ConnectionConfig, Target
 from tests.unit.fakes.sysfs import OTHER_NQN, FakeSysfs
-from tests.unit.nvme.kernel import HOST, TARGET, A, Kernel
+from tests.unit.nvme.kernel import DELETE, HOST, TARGET, A, Kernel
 
 pytestmark = pytest.mark.looptime
 
@@ -147,7 +147,7 @@ async def test_a_connection_that_stands_is_kept_with_its_settings_and_that_is_lo
     assert "ctrl_loss_tmo is 600, asked for was off" in str(line["differences"])
     assert line["log_level"] == "warning"
     assert kernel.tree.controllers() == ["nvme0"]
-    assert not kernel.runner.asked("sh")
+    assert not kernel.runner.asked(*DELETE)
 
 
 @pytest.mark.parametrize(
