@@ -167,7 +167,7 @@ class Bench:
                 return
             path[-1] = (path[-1][0] + 1, path[-1][1])
 
-    async def some_ends(self, *chosen: str, count: int = 150) -> AsyncIterator[Outcome]:
+    async def some_ends(self, *chosen: str, count: int = 60) -> AsyncIterator[Outcome]:
         """The end of that many schedules, where there are too many to see them all."""
         rng = random.Random(0)
         for _ in range(count):
