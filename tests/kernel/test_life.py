@@ -38,6 +38,7 @@ async def test_a_whole_life(access: str, kubernetes: Kubernetes, world: World) -
     await kubernetes.provision(volume)
     await kubernetes.attach(volume)
     await kubernetes.mount(volume)
+    assert node.owned_devices() == 1
     first = await in_thread_written(application(volume))
 
     await kubernetes.grow(volume, BIGGER)

@@ -52,6 +52,7 @@ async def test_an_outage_growth_and_a_loss_for_good(
     fails = volume("single-fails", "xfs", reconnectDelay=1, ctrlLossTmo=3)
     await volumes.bring_up(kubernetes, *claims, fails)
     mounts = node.mounts(KUBELET)
+    assert node.owned_devices() == len([*claims, fails])
     application = Application(claims, tmp_path / "application")
     await application.start()
 

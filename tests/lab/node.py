@@ -5,6 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from rds_csi.nvme.sysfs import Sysfs
+
 _NVME: Final = Path("/sys/class/nvme")
 
 
@@ -29,6 +31,21 @@ def controllers(prefix: str = "") -> list[Controller]:
         if nqn.startswith(prefix):
             found.append(Controller(path.name, nqn, state))
     return found
+
+
+def owned_devices() -> int:
+    """How many NVMe-oF block devices there are, each proven to tell whose it is.
+
+    The driver takes that from where sysfs has the device; the connections say the same.
+    """
+    sysfs = Sysfs()
+    count = 0
+    for subsystem in sysfs.subsystems():
+        for device in subsystem.devices:
+            owners = {sysfs.owner(device.devno), sysfs.owner_of_node(device.name)}
+            assert owners == {subsystem.nqn}, f"{device} of {subsystem.nqn} is of {owners}"
+            count += 1
+    return count
 
 
 def mounts(below: Path) -> list[str]:
