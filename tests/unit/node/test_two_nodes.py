@@ -178,7 +178,7 @@ AND_BACK = [("attach", 0, 0), ("start", 0, 0), ("attach", 1, 0), ("start", 1, 0)
 
 
 @pytest.mark.parametrize("block", [False, True], ids=["file system", "block"])
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=100, deadline=None)
 @example(steps=[*AND_BACK, ("start", 0, 0)])
 @example(steps=[*AND_BACK, ("publish", 0, 0)])
 @example(steps=[*AND_BACK, ("forget", 0, 0), ("start", 0, 0)])
