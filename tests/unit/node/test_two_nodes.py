@@ -16,7 +16,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rds_csi.errors import ConnectFailed, DriverError, FailedPrecondition
-from tests.unit.fakes.node_host import Disk, FakeHost, Killed
+from tests.unit.fakes.node_host import FINISHED, Disk, FakeHost, Killed
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
 
 NQN = nqn(VOLUME)
@@ -181,6 +181,7 @@ AND_BACK = [("attach", 0, 0), ("start", 0, 0), ("attach", 1, 0), ("start", 1, 0)
 @settings(max_examples=100, deadline=None)
 @example(steps=[*AND_BACK, ("start", 0, 0)])
 @example(steps=[*AND_BACK, ("publish", 0, 0)])
+@example(steps=[("attach", 1, 0), ("start", 1, 10)])
 @example(steps=[*AND_BACK, ("forget", 0, 0), ("start", 0, 0)])
 @example(steps=[*AND_BACK, ("start", 0, 0), ("outdated", 0, 0), ("end", 0, 0), ("start", 0, 0)])
 @given(steps=st.lists(STEPS, min_size=4, max_size=16))
@@ -196,6 +197,8 @@ def test_nobody_writes_from_caches_of_before(
             # However it came to this: when its pods are stopped, the volume starts anywhere.
             for node in world.nodes:
                 await world.run(("end", world.nodes.index(node), 0))
+            if world.rds.disk.content not in ("blank", *FINISHED):
+                return  # mkfs was cut off: only the node with its mark may go on (test_kill.py)
             for node in world.nodes:
                 await world.attach(node)
                 await node.calls.stage()
