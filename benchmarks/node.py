@@ -28,7 +28,7 @@ from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.nvme.sysfs import Sysfs
-from rds_csi.process import SubprocessRunner
+from rds_csi.runtime.process import SubprocessRunner
 from rds_csi.staging import StagedVolume, StagingStore
 from rds_csi.telemetry import logs
 from tests.unit.fakes.sysfs import HOST_ID, HOST_NQN, FakeSysfs

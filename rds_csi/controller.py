@@ -10,7 +10,6 @@ from typing import Final
 import structlog
 
 from rds_csi import messages
-from rds_csi.clock import Clock, SystemClock
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import (
     InvalidParameter,
@@ -36,6 +35,7 @@ from rds_csi.listing import Listing
 from rds_csi.parameters import Target, VolumeParameters
 from rds_csi.records import Records
 from rds_csi.routeros import Disk, Disks, ailments, size_unknown
+from rds_csi.runtime.clock import Clock, SystemClock
 from rds_csi.volume import (
     Capability,
     CapacityRange,

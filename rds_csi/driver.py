@@ -16,13 +16,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from rds_csi import __version__, preflight, threads
+from rds_csi import __version__, preflight
 from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig, listen_address
 from rds_csi.errors import DriverError, ShuttingDown
 from rds_csi.fencing import make_node_id
 from rds_csi.identity import Identity
 from rds_csi.rpc import RpcSettings, Server
-from rds_csi.scope import Scope
+from rds_csi.runtime import threads
+from rds_csi.runtime.scope import Scope
 from rds_csi.supervise import supervise
 from rds_csi.telemetry import logs
 
@@ -288,7 +289,7 @@ def _node_part(
     from rds_csi.nvme.host import host_identity  # noqa: PLC0415
     from rds_csi.nvme.reaper import Reaper  # noqa: PLC0415
     from rds_csi.nvme.sysfs import Sysfs  # noqa: PLC0415
-    from rds_csi.process import SubprocessRunner  # noqa: PLC0415
+    from rds_csi.runtime.process import SubprocessRunner  # noqa: PLC0415
     from rds_csi.staging import StagingStore  # noqa: PLC0415
 
     watch = None

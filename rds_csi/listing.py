@@ -7,9 +7,9 @@ passed over because another was deleted meanwhile.
 from collections.abc import Callable
 from typing import Final
 
-from rds_csi.clock import Clock
 from rds_csi.errors import BadToken, InvalidRequest
 from rds_csi.routeros import Disk, Disks
+from rds_csi.runtime.clock import Clock
 from rds_csi.volume import is_volume_id
 
 _AGE: Final = 60.0

@@ -35,7 +35,7 @@ from rds_csi.nodeops.stage import Stager
 from rds_csi.nodeops.uses import Uses
 from rds_csi.nodeops.volumes import Initiator, Subsystems, Volumes, check_target
 from rds_csi.parameters import ConnectionConfig, Target
-from rds_csi.process import Runner
+from rds_csi.runtime.process import Runner
 from rds_csi.staging import StagingStore, check_volume_id
 from rds_csi.volume import Capability
 

@@ -25,7 +25,7 @@ from rds_csi.nvme.readiness import Timings
 from rds_csi.nvme.reaper import Finding, Reaper, Verdict
 from rds_csi.nvme.removal import Remover
 from rds_csi.nvme.sysfs import Sysfs
-from rds_csi.process import SubprocessRunner
+from rds_csi.runtime.process import SubprocessRunner
 from rds_csi.staging import StagingStore
 
 

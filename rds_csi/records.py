@@ -10,7 +10,6 @@ from typing import Final
 
 import structlog
 
-from rds_csi.clock import Clock
 from rds_csi.errors import (
     ConcurrentChange,
     MadeForOther,
@@ -20,6 +19,7 @@ from rds_csi.errors import (
 )
 from rds_csi.nvme.host import host_identity
 from rds_csi.routeros import Disk, Disks
+from rds_csi.runtime.clock import Clock
 from rds_csi.volume import Record, is_legacy_id
 
 log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ from typing import Final
 
 import structlog
 
-from rds_csi.retry import DelaySequence, RetryPolicy, delays
+from rds_csi.runtime.retry import DelaySequence, RetryPolicy, delays
 
 log = structlog.get_logger(__name__)
 

@@ -15,7 +15,7 @@ import structlog
 
 from rds_csi.apiserver import ApiServer
 from rds_csi.errors import DriverError, NodeNotFound
-from rds_csi.retry import DelaySequence, RetryPolicy, delays
+from rds_csi.runtime.retry import DelaySequence, RetryPolicy, delays
 
 log = structlog.get_logger(__name__)
 

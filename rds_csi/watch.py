@@ -8,7 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from rds_csi.config import ControllerConfig
-from rds_csi.retry import RetryPolicy
+from rds_csi.runtime.retry import RetryPolicy
 from rds_csi.telemetry.controller_metrics import ControllerMetrics
 from rds_csi.telemetry.metrics import Metrics
 from rds_csi.telemetry.node_metrics import NodeMetrics
@@ -17,8 +17,8 @@ from rds_csi.telemetry.scrape import MetricsServer
 
 if TYPE_CHECKING:  # a node must not load the SSH client, nor a controller what mounts
     from rds_csi.nodeops.states import VolumeStates
-    from rds_csi.process import SubprocessRunner
     from rds_csi.routeros import Session
+    from rds_csi.runtime.process import SubprocessRunner
 
 Services = dict[str, Callable[[], Awaitable[None]]]
 

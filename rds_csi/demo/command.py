@@ -17,7 +17,7 @@ from rich.console import Console
 from rds_csi.demo.kubelet import Kubernetes
 from rds_csi.demo.processes import ProcessError, Program, running
 from rds_csi.demo.story import DemoError, Story
-from rds_csi.process import ENVIRONMENT, PACKAGES
+from rds_csi.runtime.process import ENVIRONMENT, PACKAGES
 from rds_csi.simulator import Simulator
 from rds_csi.volume import GIB
 

@@ -7,7 +7,6 @@ from pathlib import Path
 import click
 from rich.console import Console
 
-from rds_csi import threads
 from rds_csi.config import ConfigurationError, ControllerConfig, DriverConfig, NodeConfig
 from rds_csi.doctor import node as node_checks
 from rds_csi.doctor import rds as rds_checks
@@ -16,7 +15,8 @@ from rds_csi.doctor.node import Address
 from rds_csi.doctor.report import markdown
 from rds_csi.doctor.show import as_json, show, unknowns_as_json
 from rds_csi.doctor.unknowns import Finding
-from rds_csi.process import SubprocessRunner
+from rds_csi.runtime import threads
+from rds_csi.runtime.process import SubprocessRunner
 
 
 def doctor_node(

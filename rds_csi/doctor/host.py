@@ -14,7 +14,7 @@ from rds_csi.doctor.clock import ClockState
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.nvme.messages import MODPROBE
 from rds_csi.nvme.sysfs import Sysfs
-from rds_csi.process import ENVIRONMENT, PACKAGES, Runner
+from rds_csi.runtime.process import ENVIRONMENT, PACKAGES, Runner
 
 PROGRAMS: Final = (
     *("blkid", "blockdev", "dumpe2fs", "mkfs.ext4", "mkfs.xfs", "mount", "nvme"),

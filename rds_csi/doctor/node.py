@@ -25,7 +25,7 @@ from rds_csi.filesystem.mounts import Mounts
 from rds_csi.nvme.connector import FABRICS
 from rds_csi.nvme.host import host_identity
 from rds_csi.nvme.sysfs import Sysfs
-from rds_csi.process import Runner
+from rds_csi.runtime.process import Runner
 
 Address = tuple[str, int]
 MODULE: Final = Path("/sys/module/nvme_core/parameters")

@@ -25,7 +25,7 @@ from rds_csi.errors import (
 )
 from rds_csi.filesystem import probe
 from rds_csi.filesystem.mounts import DeviceNumber
-from rds_csi.process import PACKAGES, Result, Runner
+from rds_csi.runtime.process import PACKAGES, Result, Runner
 
 _SECTOR: Final = 512
 """Bytes; sysfs counts in these whatever the device's own block is."""

@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from rds_csi.errors import CommandFailed, Internal, VolumeInUse
-from rds_csi.process import Runner
+from rds_csi.runtime.process import Runner
 
 log = structlog.get_logger(__name__)
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from rds_csi.errors import Internal
-from rds_csi.process import Runner
+from rds_csi.runtime.process import Runner
 
 _TIMEOUT: Final = 5.0
 _FORMAT: Final = "%S %b %f %a %c %d"

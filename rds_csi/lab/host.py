@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rds_csi.process import ENVIRONMENT, PACKAGES
+from rds_csi.runtime.process import ENVIRONMENT, PACKAGES
 
 Say = Callable[[str], None]
 """Told, in a sentence, what is done to the host."""

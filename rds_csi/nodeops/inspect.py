@@ -4,7 +4,6 @@ import asyncio
 from dataclasses import replace
 from typing import Final
 
-from rds_csi.causes import noting
 from rds_csi.errors import (
     CommandFailed,
     CommandTimeout,
@@ -24,7 +23,8 @@ from rds_csi.nodeops.handover import RESTART
 from rds_csi.nodeops.look import Look
 from rds_csi.nodeops.volumes import Initiator, Volumes
 from rds_csi.nvme.sysfs import Namespace
-from rds_csi.process import Runner
+from rds_csi.runtime.causes import noting
+from rds_csi.runtime.process import Runner
 from rds_csi.staging import StagedVolume, StagingStore
 from rds_csi.volume import CapacityRange
 

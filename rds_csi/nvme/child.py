@@ -7,7 +7,7 @@ from typing import Final, Literal
 from rds_csi.nvme import proven
 from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.sysfs import Controller, Sysfs
-from rds_csi.process import Result, Runner
+from rds_csi.runtime.process import Result, Runner
 
 PROVEN: Final = (sys.executable, "-I", "-S", "-B", proven.__file__)
 

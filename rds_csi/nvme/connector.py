@@ -52,9 +52,9 @@ from rds_csi.nvme.removal import Remover
 from rds_csi.nvme.settings import Settings
 from rds_csi.nvme.sysfs import Controller, Namespace, Sysfs
 from rds_csi.parameters import ConnectionConfig, Target
-from rds_csi.process import Runner
-from rds_csi.retry import RetryPolicy, is_transient, retrying
-from rds_csi.scope import Scope
+from rds_csi.runtime.process import Runner
+from rds_csi.runtime.retry import RetryPolicy, is_transient, retrying
+from rds_csi.runtime.scope import Scope
 
 log = structlog.get_logger(__name__)
 

@@ -13,7 +13,6 @@ from typing import Final
 import asyncssh
 import structlog
 
-from rds_csi.clock import Clock
 from rds_csi.errors import (
     DriverError,
     NotAuthorised,
@@ -24,7 +23,6 @@ from rds_csi.errors import (
     Unavailable,
     UntrustedHostKey,
 )
-from rds_csi.retry import RetryPolicy, delays
 from rds_csi.routeros import commands, script
 from rds_csi.routeros.exchange import Exchange
 from rds_csi.routeros.failures import explain
@@ -38,6 +36,8 @@ from rds_csi.routeros.settings import (
     trusted_keys,
 )
 from rds_csi.routeros.system import System, parse_version, read_system, require_supported
+from rds_csi.runtime.clock import Clock
+from rds_csi.runtime.retry import RetryPolicy, delays
 
 log = structlog.get_logger(__name__)
 

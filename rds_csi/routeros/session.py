@@ -15,8 +15,6 @@ from typing import Final
 import asyncssh
 import structlog
 
-from rds_csi.causes import note
-from rds_csi.clock import Clock, SystemClock
 from rds_csi.errors import DriverError, OutcomeUnknown, Unavailable
 from rds_csi.routeros import script
 from rds_csi.routeros.connection import Connection
@@ -24,6 +22,8 @@ from rds_csi.routeros.exchange import Exchange
 from rds_csi.routeros.reply import Reply, decode
 from rds_csi.routeros.settings import SessionSettings
 from rds_csi.routeros.system import System
+from rds_csi.runtime.causes import note
+from rds_csi.runtime.clock import Clock, SystemClock
 
 log = structlog.get_logger(__name__)
 

@@ -58,7 +58,7 @@ class RpcSettings:
     ``timeout`` is for callers that set no deadline. Of a deadline, the last ``margin`` (at most
     a tenth of what is left) is kept for the answer. ``grace`` is how long operations may take to
     tidy up once the drain has cancelled them: longer than it takes to kill a program
-    (:mod:`rds_csi.process`). ``node`` is this node's id, for the log.
+    (:mod:`rds_csi.runtime.process`). ``node`` is this node's id, for the log.
     """
 
     timeout: float = 110.0

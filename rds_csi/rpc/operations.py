@@ -13,7 +13,6 @@ from typing import Any, Final, Generic, TypeVar
 
 import structlog
 
-from rds_csi.causes import Causes, collect
 from rds_csi.errors import (
     OPEN,
     CommandStuck,
@@ -25,6 +24,7 @@ from rds_csi.errors import (
     ShuttingDown,
     code_of,
 )
+from rds_csi.runtime.causes import Causes, collect
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)

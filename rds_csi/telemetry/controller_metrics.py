@@ -6,7 +6,7 @@ from typing import Final, Protocol
 from prometheus_client import Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
-from rds_csi.clock import Clock, SystemClock
+from rds_csi.runtime.clock import Clock, SystemClock
 from rds_csi.telemetry.metrics import Metrics, Read, by_label, gauge
 
 SSH_OUTCOMES: Final = ("ok", "failed", "unknown")

@@ -6,7 +6,7 @@ from typing import Final
 from prometheus_client import Counter, Gauge
 from prometheus_client.core import Metric
 
-from rds_csi.clock import Clock, SystemClock
+from rds_csi.runtime.clock import Clock, SystemClock
 from rds_csi.telemetry.metrics import Metrics, Read, gauge
 
 CONNECT_OUTCOMES: Final = ("ok", "failed")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rds_csi import __version__
-from rds_csi.process import PACKAGES
+from rds_csi.runtime.process import PACKAGES
 from tests.image.recipe import Image
 
 pytestmark = pytest.mark.timeout(1800)

@@ -10,7 +10,7 @@ from rds_csi.doctor import node as node_checks
 from rds_csi.doctor import rds as rds_checks
 from rds_csi.doctor.check import Checks, Status
 from rds_csi.filesystem.mounts import Mounts
-from rds_csi.process import SubprocessRunner
+from rds_csi.runtime.process import SubprocessRunner
 from tests.lab.processes import Driver
 from tests.lab.world import BASE, KUBELET, STATE, World, claim
 

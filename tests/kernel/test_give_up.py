@@ -9,7 +9,7 @@ import pytest
 from rds_csi.demo import data
 from rds_csi.demo.kubelet import Claim, Kubernetes
 from rds_csi.errors import CommandStuck
-from rds_csi.process import SubprocessRunner
+from rds_csi.runtime.process import SubprocessRunner
 from tests.lab import volumes
 from tests.lab.application import tell
 from tests.lab.volumes import volume

@@ -21,8 +21,8 @@ from rds_csi.nvme.reaper import Reaper
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.parameters import ConnectionConfig
 from rds_csi.parameters import Target as Address
-from rds_csi.process import SubprocessRunner
-from rds_csi.retry import RetryPolicy
+from rds_csi.runtime.process import SubprocessRunner
+from rds_csi.runtime.retry import RetryPolicy
 from tests.lab import node
 from tests.lab.application import tell
 from tests.lab.target import Target

@@ -20,8 +20,8 @@ from rds_csi.nvme.host import host_identity
 from rds_csi.nvme.sysfs import Controller, Sysfs
 from rds_csi.parameters import ConnectionConfig
 from rds_csi.parameters import Target as Address
-from rds_csi.process import SubprocessRunner
-from rds_csi.retry import RetryPolicy
+from rds_csi.runtime.process import SubprocessRunner
+from rds_csi.runtime.retry import RetryPolicy
 from tests.lab.application import tell
 from tests.lab.network import dropped
 from tests.lab.standin import standing_in

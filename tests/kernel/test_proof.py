@@ -23,7 +23,7 @@ from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.nvme.host import HostIdentity, host_identity
 from rds_csi.nvme.sysfs import Sysfs
-from rds_csi.process import SubprocessRunner
+from rds_csi.runtime.process import SubprocessRunner
 from tests.lab.target import Target
 
 MIB: Final = 1 << 20

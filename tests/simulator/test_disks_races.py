@@ -6,8 +6,8 @@ import random
 import pytest
 
 from rds_csi.errors import Code, ConcurrentChange, OutcomeUnknown, RouterOSError
-from rds_csi.retry import RetryPolicy
 from rds_csi.routeros import Disks, clauses, commands
+from rds_csi.runtime.retry import RetryPolicy
 from rds_csi.volume import MIB, AccessMode, Publication, Record
 
 from .conftest import Rds

@@ -12,7 +12,7 @@ from click.testing import CliRunner
 from rds_csi.cli import main
 from rds_csi.demo import command
 from rds_csi.lab import Lab, LabFailed, LabUnavailable, host
-from rds_csi.process import ENVIRONMENT, PACKAGES
+from rds_csi.runtime.process import ENVIRONMENT, PACKAGES
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from rds_csi.errors import InvalidParameter
 from rds_csi.nvme import reaper
 from rds_csi.nvme.readiness import Timings
 from rds_csi.parameters import KEYS, ConnectionConfig, VolumeParameters
-from rds_csi.retry import RetryPolicy
+from rds_csi.runtime.retry import RetryPolicy
 
 SOURCE: dict[str, Any] = {
     "group": [

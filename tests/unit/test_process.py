@@ -11,7 +11,6 @@ from pathlib import Path
 
 import pytest
 
-from rds_csi.causes import collect
 from rds_csi.errors import (
     CommandFailed,
     CommandStuck,
@@ -20,7 +19,8 @@ from rds_csi.errors import (
     ShuttingDown,
     Unavailable,
 )
-from rds_csi.process import ENVIRONMENT, SubprocessRunner
+from rds_csi.runtime.causes import collect
+from rds_csi.runtime.process import ENVIRONMENT, SubprocessRunner
 
 
 @pytest.fixture
@@ -347,7 +347,7 @@ async def test_close_ends_programs_and_takes_no_more() -> None:
 
 LEAVES_WHILE_RUNNING = """
 import asyncio, pathlib, sys
-from rds_csi.process import SubprocessRunner
+from rds_csi.runtime.process import SubprocessRunner
 
 async def main():
     runner = SubprocessRunner()

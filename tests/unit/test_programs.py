@@ -7,7 +7,7 @@ from pathlib import Path
 import rds_csi
 from rds_csi.doctor.host import PROGRAMS
 from rds_csi.lab import host
-from rds_csi.process import PACKAGES
+from rds_csi.runtime.process import PACKAGES
 
 PACKAGE = Path(rds_csi.__file__).parent
 ROOMS = ("filesystem", "nvme", "nodeops")

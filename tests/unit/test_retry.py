@@ -16,7 +16,7 @@ from rds_csi.errors import (
     OutcomeUnknown,
     Unavailable,
 )
-from rds_csi.retry import (
+from rds_csi.runtime.retry import (
     PERMANENT_TEXTS,
     TRANSIENT_TEXTS,
     RetryPolicy,

@@ -6,7 +6,7 @@ from typing import Any
 import pytest
 
 from rds_csi.errors import CommandStuck, ConnectFailed, ShuttingDown
-from rds_csi.scope import Scope
+from rds_csi.runtime.scope import Scope
 
 pytestmark = pytest.mark.looptime
 

@@ -5,7 +5,7 @@ import random
 
 import pytest
 
-from rds_csi.retry import RetryPolicy, delays
+from rds_csi.runtime.retry import RetryPolicy, delays
 from rds_csi.supervise import supervise
 
 pytestmark = pytest.mark.looptime

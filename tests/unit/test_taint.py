@@ -17,7 +17,7 @@ from rds_csi.config import DriverConfig, NodeConfig
 from rds_csi.driver import Driver
 from rds_csi.errors import NotReady
 from rds_csi.fencing import make_node_id
-from rds_csi.retry import RetryPolicy, delays
+from rds_csi.runtime.retry import RetryPolicy, delays
 from rds_csi.taint import StartupTaint, removal
 from tests.unit.fakes.api_server import FakeApiServer, status
 from tests.unit.fakes.ssh import until

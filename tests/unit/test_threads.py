@@ -9,11 +9,11 @@ import time
 
 import pytest
 
-from rds_csi.threads import LAST_BUDGET, Threads, run
+from rds_csi.runtime.threads import LAST_BUDGET, Threads, run
 
 HANGS = """
 import asyncio, sys, threading
-from rds_csi.threads import run
+from rds_csi.runtime.threads import run
 
 async def main() -> int:
     for _ in range(50):

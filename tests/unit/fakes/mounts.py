@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from rds_csi.process import Result
+from rds_csi.runtime.process import Result
 
 DeviceNumber = tuple[int, int]
 OK = Result(0, "", "")

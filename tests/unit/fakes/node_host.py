@@ -22,7 +22,7 @@ from rds_csi.filesystem.mounts import DeviceNumber, Mounts
 from rds_csi.node import Node, NodeSettings
 from rds_csi.nvme.sysfs import Controller, Namespace
 from rds_csi.parameters import ConnectionConfig, Target
-from rds_csi.process import Result
+from rds_csi.runtime.process import Result
 from rds_csi.staging import StagedVolume, StagingStore
 from tests.unit.fakes.mounts import DEVTMPFS, Entry, FakeMountTable, FileSystem
 from tests.unit.fakes.sysfs import namespace_of
@@ -313,7 +313,7 @@ class FakeHost:
         self,
         args: Sequence[str],
         *,
-        timeout: float,  # noqa: ASYNC109 - the port of rds_csi.process
+        timeout: float,  # noqa: ASYNC109 - the port of rds_csi.runtime.process
         volume: str = "",
         check: bool = True,
         environment: Mapping[str, str] | None = None,

@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rds_csi.errors import CommandFailed, CommandStuck, CommandTimeout
-from rds_csi.process import Result
+from rds_csi.runtime.process import Result
 
 OK = Result(0, "", "")
 
@@ -94,7 +94,7 @@ class FakeRunner:
         self,
         args: Sequence[str],
         *,
-        timeout: float,  # noqa: ASYNC109 - the port of rds_csi.process
+        timeout: float,  # noqa: ASYNC109 - the port of rds_csi.runtime.process
         volume: str = "",
         check: bool = True,
         environment: Mapping[str, str] | None = None,

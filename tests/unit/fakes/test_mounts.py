@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rds_csi.filesystem.mounts import parse
-from rds_csi.process import Result
+from rds_csi.runtime.process import Result
 from tests.unit.fakes.mounts import FakeMountTable, FileSystem
 
 Run = Callable[..., Result]

@@ -5,7 +5,7 @@ import asyncio
 import pytest
 
 from rds_csi.errors import CommandFailed, CommandStuck, CommandTimeout
-from rds_csi.process import Result
+from rds_csi.runtime.process import Result
 from tests.unit.fakes.runner import FakeRunner
 
 

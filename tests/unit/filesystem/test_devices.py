@@ -15,7 +15,7 @@ from rds_csi.errors import (
 )
 from rds_csi.filesystem import devices, probe
 from rds_csi.filesystem.devices import BlockDevices, Device
-from rds_csi.process import Result
+from rds_csi.runtime.process import Result
 from tests.unit.fakes.runner import Call, FakeRunner
 from tests.unit.fakes.sysfs import HOST_NQN, OTHER_NQN, namespace_of
 

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from rds_csi.errors import CommandFailed, Internal, VolumeInUse
 from rds_csi.filesystem.mounts import Mount, Mounts, MountTable, parse
-from rds_csi.process import Result
+from rds_csi.runtime.process import Result
 from tests.unit.fakes.mounts import FakeMountTable, FileSystem
 from tests.unit.fakes.runner import FakeRunner
 
@@ -159,7 +159,7 @@ class Host(FakeRunner):
         self,
         args: Sequence[str],
         *,
-        timeout: float,  # noqa: ASYNC109 - the port of rds_csi.process
+        timeout: float,  # noqa: ASYNC109 - the port of rds_csi.runtime.process
         volume: str = "",
         check: bool = True,
         environment: Mapping[str, str] | None = None,

@@ -9,7 +9,7 @@ from click.testing import CliRunner
 from rds_csi.lab import Lab, host, machine
 from rds_csi.lab.__main__ import main
 from rds_csi.lab.host import Kernel, LabUnavailable
-from rds_csi.process import PACKAGES
+from rds_csi.runtime.process import PACKAGES
 
 COMPLETE = """kernel/drivers/nvme/host/nvme-tcp.ko: kernel/drivers/nvme/host/nvme-fabrics.ko
 kernel/drivers/nvme/target/nvmet-tcp.ko.xz: kernel/drivers/nvme/target/nvmet.ko.xz

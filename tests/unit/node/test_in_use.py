@@ -5,7 +5,6 @@ from pathlib import Path
 
 import pytest
 
-from rds_csi.causes import collect
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import (
     OPEN,
@@ -22,7 +21,8 @@ from rds_csi.errors import (
     Unavailable,
 )
 from rds_csi.nvme.sysfs import Namespace
-from rds_csi.process import Result
+from rds_csi.runtime.causes import collect
+from rds_csi.runtime.process import Result
 from rds_csi.volume import AccessMode
 from tests.unit.fakes.node_host import Disk, FakeHost
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn

@@ -17,7 +17,7 @@ from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.nvme.sysfs import Sysfs
-from rds_csi.process import Result
+from rds_csi.runtime.process import Result
 from rds_csi.staging import StagedVolume, StagingStore
 from tests.unit.fakes.reads import counted
 from tests.unit.fakes.runner import FakeRunner

@@ -18,7 +18,7 @@ from rds_csi.errors import (
     VolumeInUse,
     VolumeMismatch,
 )
-from rds_csi.process import Result
+from rds_csi.runtime.process import Result
 from rds_csi.volume import AccessMode
 from tests.unit.fakes.mounts import DEVTMPFS, Entry
 from tests.unit.fakes.node_host import FakeBlockDevices, FakeHost

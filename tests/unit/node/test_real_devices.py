@@ -18,7 +18,7 @@ from rds_csi.filesystem.mounts import DeviceNumber, Mount, parse
 from rds_csi.node import Node, NodeSettings
 from rds_csi.nvme.sysfs import Controller, Namespace
 from rds_csi.parameters import ConnectionConfig, Target
-from rds_csi.process import SubprocessRunner
+from rds_csi.runtime.process import SubprocessRunner
 from rds_csi.staging import StagingStore
 from rds_csi.volume import MIB, AccessMode
 from tests.unit.fakes.node_host import HOST_NQN, FakeHost

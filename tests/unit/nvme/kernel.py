@@ -13,7 +13,7 @@ from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.readiness import Timings
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.parameters import Target
-from rds_csi.retry import RetryPolicy
+from rds_csi.runtime.retry import RetryPolicy
 from tests.unit.fakes.runner import Answer, Call, FakeRunner
 from tests.unit.fakes.sysfs import HOST_ID, HOST_NQN, FakeSysfs
 

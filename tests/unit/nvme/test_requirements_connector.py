@@ -9,7 +9,6 @@ import pytest
 import structlog.testing
 
 import rds_csi.nvme
-from rds_csi.causes import collect
 from rds_csi.errors import (
     Code,
     CommandStuck,
@@ -21,8 +20,9 @@ from rds_csi.errors import (
 )
 from rds_csi.nvme.connector import Connector
 from rds_csi.parameters import ConnectionConfig, Target
-from rds_csi.process import Result
-from rds_csi.retry import RetryPolicy, retrying
+from rds_csi.runtime.causes import collect
+from rds_csi.runtime.process import Result
+from rds_csi.runtime.retry import RetryPolicy, retrying
 from tests.unit.fakes.sysfs import FakeSysfs
 from tests.unit.nvme.kernel import DELETE, TARGET, A, B, Kernel, now, option
 

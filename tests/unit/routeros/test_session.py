@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from rds_csi.causes import collect
 from rds_csi.errors import (
     NotAuthorised,
     NotReady,
@@ -19,6 +18,7 @@ from rds_csi.errors import (
 )
 from rds_csi.routeros.session import Session
 from rds_csi.routeros.settings import host_key_algorithms, trusted_keys
+from rds_csi.runtime.causes import collect
 from tests.unit.fakes.ssh import FakeRds, Gate, Process, key, public_text, succeed, until
 
 

@@ -4,7 +4,6 @@ import asyncio
 
 import pytest
 
-from rds_csi.causes import noting
 from rds_csi.errors import (
     OPEN,
     Code,
@@ -18,9 +17,10 @@ from rds_csi.errors import (
     Unavailable,
     VolumeNotFound,
 )
-from rds_csi.retry import retrying
 from rds_csi.rpc import Operations
-from rds_csi.scope import Scope
+from rds_csi.runtime.causes import noting
+from rds_csi.runtime.retry import retrying
+from rds_csi.runtime.scope import Scope
 
 pytestmark = pytest.mark.looptime
 

@@ -13,7 +13,7 @@ from rds_csi.filesystem.mounts import Mounts
 from rds_csi.nodeops.states import VolumeStates
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.parameters import ConnectionConfig
-from rds_csi.process import SubprocessRunner
+from rds_csi.runtime.process import SubprocessRunner
 from rds_csi.staging import StagedVolume, StagingStore
 from rds_csi.telemetry.metrics import Metrics
 from rds_csi.telemetry.node_metrics import VOLUME_STATES, NodeMetrics

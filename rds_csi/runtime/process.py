@@ -24,7 +24,6 @@ from typing import Final, Protocol
 
 import structlog
 
-from rds_csi.causes import note
 from rds_csi.errors import (
     CommandFailed,
     CommandStuck,
@@ -33,6 +32,7 @@ from rds_csi.errors import (
     ShuttingDown,
     Unavailable,
 )
+from rds_csi.runtime.causes import note
 
 log = structlog.get_logger(__name__)
 

@@ -17,8 +17,8 @@ from typing import Any, TypeVar
 import backoff
 import structlog
 
-from rds_csi.causes import note_failure
 from rds_csi.errors import DriverError
+from rds_csi.runtime.causes import note_failure
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -94,7 +94,7 @@ async def retrying(
     """Await ``attempt()`` until it succeeds, fails for good, or the attempts are used up.
 
     Raises the last attempt's own error. Cancelled, it notes with what the last attempt failed
-    (:mod:`rds_csi.causes`). ``what`` names the work in the log; ``on_retry`` is
+    (:mod:`rds_csi.runtime.causes`). ``what`` names the work in the log; ``on_retry`` is
     told of each repetition (a metric).
     """
     source = rng if rng is not None else random.SystemRandom()

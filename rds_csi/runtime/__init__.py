@@ -1,0 +1,1 @@
+"""Helpers for asyncio and processes that know nothing of storage."""
