@@ -354,8 +354,8 @@ def _startup_taint(config: DriverConfig, settings: NodeConfig, node_id: str) -> 
     """The service that takes the startup taint off this node, where there is to be one."""
     if not settings.startup_taint:
         return {}
-    from rds_csi.apiserver import in_cluster  # noqa: PLC0415 - only where it is asked
-    from rds_csi.taint import StartupTaint  # noqa: PLC0415
+    from rds_csi.kubernetes.api import in_cluster  # noqa: PLC0415 - only where it is asked
+    from rds_csi.kubernetes.startup_taint import StartupTaint  # noqa: PLC0415
 
     taint = StartupTaint(
         in_cluster(),

@@ -110,7 +110,7 @@ def _check_state_dir(path: Path) -> None:
 
 
 def _check_in_cluster() -> None:
-    from rds_csi.apiserver import in_cluster  # noqa: PLC0415 - only where it is asked
+    from rds_csi.kubernetes.api import in_cluster  # noqa: PLC0415 - only where it is asked
 
     try:
         in_cluster()

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from rds_csi.apiserver import ApiServer
-from rds_csi.taint import StartupTaint
+from rds_csi.kubernetes.api import ApiServer
+from rds_csi.kubernetes.startup_taint import StartupTaint
 from tests.chart.conftest import BASE, Chart, merged, one
 from tests.unit.fakes.api_server import FakeApiServer
 

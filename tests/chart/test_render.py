@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 import yaml
 
-from rds_csi.apiserver import SERVICE_ACCOUNT
+from rds_csi.kubernetes.api import SERVICE_ACCOUNT
 from tests.chart.combinations import COMBINATIONS
 from tests.chart.conftest import (
     BASE,

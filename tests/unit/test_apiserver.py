@@ -7,9 +7,9 @@ from pathlib import Path
 
 import pytest
 
-from rds_csi import apiserver
-from rds_csi.apiserver import ApiServer, in_cluster
 from rds_csi.errors import ConcurrentChange, DriverError, Internal, NotReady, Unavailable
+from rds_csi.kubernetes import api as apiserver
+from rds_csi.kubernetes.api import ApiServer, in_cluster
 from tests.unit.fakes.api_server import FakeApiServer, status
 
 NODE = "/api/v1/nodes/n"

@@ -12,13 +12,13 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from rds_csi.apiserver import ApiServer
 from rds_csi.config import DriverConfig, NodeConfig
 from rds_csi.driver import Driver
 from rds_csi.errors import NotReady
 from rds_csi.fencing import make_node_id
+from rds_csi.kubernetes.api import ApiServer
+from rds_csi.kubernetes.startup_taint import StartupTaint, removal
 from rds_csi.runtime.retry import RetryPolicy, delays
-from rds_csi.taint import StartupTaint, removal
 from tests.unit.fakes.api_server import FakeApiServer, status
 from tests.unit.fakes.ssh import until
 
@@ -305,7 +305,7 @@ def test_a_node_without_it_does_not_carry_it() -> None:
         "from rds_csi.driver import Driver\n"
         "shared = DriverConfig(endpoint=Path('/run/x.sock'), cluster_id='c')\n"
         "Driver(shared, None, NodeConfig(node_id='n'))\n"
-        "print({'rds_csi.taint', 'rds_csi.apiserver', 'http.client'} & set(sys.modules))"
+        "print({'rds_csi.kubernetes.startup_taint', 'rds_csi.kubernetes.api', 'http.client'} & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60

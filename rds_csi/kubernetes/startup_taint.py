@@ -13,8 +13,8 @@ from urllib.parse import quote
 
 import structlog
 
-from rds_csi.apiserver import ApiServer
 from rds_csi.errors import DriverError, NodeNotFound
+from rds_csi.kubernetes.api import ApiServer
 from rds_csi.runtime.retry import DelaySequence, RetryPolicy, delays
 
 log = structlog.get_logger(__name__)

@@ -1,0 +1,1 @@
+"""What the driver asks of Kubernetes itself, and no more."""
