@@ -22,10 +22,10 @@ from typing import Final
 
 from rds_csi.csi import v1 as csi
 from rds_csi.filesystem.mounts import Mounts
+from rds_csi.model.host_identity import HostIdentity
 from rds_csi.node import Node, NodeSettings
 from rds_csi.nodeops.states import VolumeStates
 from rds_csi.nvme.connector import Connector
-from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import SubprocessRunner

@@ -1,7 +1,7 @@
 """Makes the documents that are tables of something else, and checks them.
 
 ``docs/errors.md`` comes from ``rds_csi/errors.py`` and ``errors-table.toml`` (``error_codes.py``),
-``docs/parameters.md`` from the table in ``rds_csi/parameters.py``; ``docs/requirements.md``
+``docs/parameters.md`` from the table in ``rds_csi/model/parameters.py``; ``docs/requirements.md``
 from ``docs/requirements-lines.toml`` and the markers ``@pytest.mark.requirement("ID")`` in
 ``tests/``, which are read without running anything.
 
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from docs import error_codes
-from rds_csi.parameters import KEYS, NOT_OFFERED, ConnectionConfig
+from rds_csi.model.parameters import KEYS, NOT_OFFERED, ConnectionConfig
 
 DOCS: Final = Path(__file__).resolve().parent
 LINES: Final = DOCS / "requirements-lines.toml"
@@ -35,7 +35,7 @@ _DEFAULTS: Final = {
 }
 
 _PARAMETERS: Final = """\
-<!-- Made by docs/generate.py from rds_csi/parameters.py; do not edit. -->
+<!-- Made by docs/generate.py from rds_csi/model/parameters.py; do not edit. -->
 
 # StorageClass parameters
 

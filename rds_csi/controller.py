@@ -32,11 +32,8 @@ from rds_csi.fencing import (
     dedicate,
 )
 from rds_csi.listing import Listing
-from rds_csi.parameters import Target, VolumeParameters
-from rds_csi.records import Records
-from rds_csi.routeros import Disk, Disks, ailments, size_unknown
-from rds_csi.runtime.clock import Clock, SystemClock
-from rds_csi.volume import (
+from rds_csi.model.parameters import Target, VolumeParameters
+from rds_csi.model.volume import (
     Capability,
     CapacityRange,
     Record,
@@ -47,6 +44,9 @@ from rds_csi.volume import (
     owner_tag,
     volume_id,
 )
+from rds_csi.records import Records
+from rds_csi.routeros import Disk, Disks, ailments, size_unknown
+from rds_csi.runtime.clock import Clock, SystemClock
 
 log = structlog.get_logger(__name__)
 

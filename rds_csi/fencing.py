@@ -15,7 +15,7 @@ from rds_csi.errors import (
     VolumeInUse,
     VolumeMismatch,
 )
-from rds_csi.volume import (
+from rds_csi.model.volume import (
     BLOCK,
     DEFAULT_FILE_SYSTEM,
     MAXIMUM_NODE_ID,

@@ -8,9 +8,9 @@ from collections.abc import Callable
 from typing import Final
 
 from rds_csi.errors import BadToken, InvalidRequest
+from rds_csi.model.volume import is_volume_id
 from rds_csi.routeros import Disk, Disks
 from rds_csi.runtime.clock import Clock
-from rds_csi.volume import is_volume_id
 
 _AGE: Final = 60.0
 """Seconds for which the later pages of a listing come from its first page's answer."""

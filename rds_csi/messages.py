@@ -10,8 +10,8 @@ import betterproto2
 
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import InvalidRequest
-from rds_csi.health import Ailment, summary
-from rds_csi.volume import AccessMode, Capability, CapacityRange
+from rds_csi.model.health import Ailment, summary
+from rds_csi.model.volume import AccessMode, Capability, CapacityRange
 
 
 def capability(message: csi.VolumeCapability | None) -> Capability:

@@ -23,7 +23,9 @@ from rds_csi.filesystem.mounts import Mounts
 from rds_csi.filesystem.options import mount_options
 from rds_csi.filesystem.paths import Paths
 from rds_csi.filesystem.usage import Usage
-from rds_csi.health import Severity
+from rds_csi.model.health import Severity
+from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.volume import Capability
 from rds_csi.nodeops.contents import Contents
 from rds_csi.nodeops.handover import Handovers
 from rds_csi.nodeops.health import HealthCheck
@@ -34,10 +36,8 @@ from rds_csi.nodeops.requests import Publish, Stage
 from rds_csi.nodeops.stage import Stager
 from rds_csi.nodeops.uses import Uses
 from rds_csi.nodeops.volumes import Initiator, Subsystems, Volumes, check_target
-from rds_csi.parameters import ConnectionConfig, Target
 from rds_csi.runtime.process import Runner
 from rds_csi.staging import StagingStore, check_volume_id
-from rds_csi.volume import Capability
 
 CONTENT_SOURCE_KEY = "contentSource"
 """VolumeContext entry of a volume made from a snapshot or another volume: it is never blank."""

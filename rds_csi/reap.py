@@ -16,11 +16,11 @@ from rds_csi.config import ConfigurationError, DriverConfig, NodeConfig
 from rds_csi.errors import DriverError
 from rds_csi.fencing import make_node_id
 from rds_csi.filesystem.mounts import Mounts
+from rds_csi.model.host_identity import host_identity
 from rds_csi.nodeops.volumes import belongs
 from rds_csi.nvme.child import Prover
 from rds_csi.nvme.connection import is_our_nqn
 from rds_csi.nvme.connector import Connector
-from rds_csi.nvme.host import host_identity
 from rds_csi.nvme.readiness import Timings
 from rds_csi.nvme.reaper import Finding, Reaper, Verdict
 from rds_csi.nvme.removal import Remover

@@ -17,10 +17,10 @@ from rds_csi.errors import (
     VolumeInUse,
     VolumeMismatch,
 )
-from rds_csi.nvme.host import host_identity
+from rds_csi.model.host_identity import host_identity
+from rds_csi.model.volume import Record, is_legacy_id
 from rds_csi.routeros import Disk, Disks
 from rds_csi.runtime.clock import Clock
-from rds_csi.volume import Record, is_legacy_id
 
 log = structlog.get_logger(__name__)
 

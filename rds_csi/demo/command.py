@@ -17,9 +17,9 @@ from rich.console import Console
 from rds_csi.demo.kubelet import Kubernetes
 from rds_csi.demo.processes import ProcessError, Program, running
 from rds_csi.demo.story import DemoError, Story
+from rds_csi.model.volume import GIB
 from rds_csi.runtime.process import ENVIRONMENT, PACKAGES
 from rds_csi.simulator import Simulator
-from rds_csi.volume import GIB
 
 _BASE: Final = "raid10/csi"
 _MODULES: Final = ("nvme-tcp", "nvmet-tcp", "configfs")

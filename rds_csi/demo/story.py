@@ -14,9 +14,9 @@ from typing import Final, Protocol
 from rds_csi.demo.data import Written, intact, write
 from rds_csi.demo.kubelet import Claim, Kubernetes
 from rds_csi.filesystem.mounts import parse
+from rds_csi.model.volume import MIB
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.simulator import Simulator
-from rds_csi.volume import MIB
 
 ACCESS: Final = ("ext4", "xfs", "block")
 _SIZE: Final = 320 * MIB

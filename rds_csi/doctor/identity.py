@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Final
 
 from rds_csi.doctor.check import Checks
+from rds_csi.model.host_identity import HostIdentity
 from rds_csi.nvme.connection import is_our_nqn
-from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.sysfs import Controller, Sysfs
 
 NVME_FILES: Final = Path("/etc/nvme")

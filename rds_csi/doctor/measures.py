@@ -12,11 +12,11 @@ from rds_csi.doctor import sights
 from rds_csi.doctor.initiator import TargetError
 from rds_csi.doctor.scratch import HOSTS, Bench
 from rds_csi.errors import DriverError, OutcomeUnknown, Unavailable
+from rds_csi.model.volume import MINIMUM_SIZE
 from rds_csi.routeros import Disk, commands, probes
 from rds_csi.routeros.failures import explain
 from rds_csi.routeros.probes import Verdict, Volume
 from rds_csi.routeros.reply import Reply
-from rds_csi.volume import MINIMUM_SIZE
 
 _LATER: Final = 2.0
 """Seconds until the command acts whose channel is closed before."""

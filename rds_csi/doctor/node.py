@@ -22,8 +22,8 @@ from rds_csi.doctor.reach import NVME, SSH, Answer, reach
 from rds_csi.doctor.service import check_socket
 from rds_csi.fencing import make_node_id
 from rds_csi.filesystem.mounts import Mounts
+from rds_csi.model.host_identity import host_identity
 from rds_csi.nvme.connector import FABRICS
-from rds_csi.nvme.host import host_identity
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import Runner
 

@@ -13,7 +13,7 @@ from rds_csi.config import ControllerConfig, DriverConfig
 from rds_csi.doctor.check import Check, Status
 from rds_csi.doctor.rds import Examination
 from rds_csi.doctor.show import verdict
-from rds_csi.volume import GIB
+from rds_csi.model.volume import GIB
 
 _IPV4: Final = re.compile(r"\b\d{1,3}(\.\d{1,3}){3}\b")
 _IPV6: Final = re.compile(r"\[[0-9A-Fa-f:.]*:[0-9A-Fa-f:.]*\]")

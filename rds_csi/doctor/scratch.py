@@ -18,10 +18,10 @@ from rds_csi.doctor.check import Checks
 from rds_csi.doctor.initiator import Initiator, TargetError, connected
 from rds_csi.doctor.node import Address, check_nvme
 from rds_csi.errors import DriverError, RouterOSError, VolumeNotFound
+from rds_csi.model.volume import MINIMUM_SIZE, AccessMode, Publication, Record, owner_tag
 from rds_csi.routeros import Disk, Disks, Session
 from rds_csi.routeros.probes import Volume
 from rds_csi.routeros.survey import SCRATCH, Survey
-from rds_csi.volume import MINIMUM_SIZE, AccessMode, Publication, Record, owner_tag
 
 T = TypeVar("T")
 HOSTS: Final = (

@@ -44,7 +44,7 @@ import structlog
 
 from rds_csi.errors import CommandFailed, FailedPrecondition, Internal, NotBlank
 from rds_csi.filesystem.devices import BlockDevices, Device, Inspection, Superblock
-from rds_csi.volume import MIB
+from rds_csi.model.volume import MIB
 
 log = structlog.get_logger(__name__)
 

@@ -16,8 +16,8 @@ import structlog
 from rds_csi.errors import CommandFailed, Internal, Unavailable
 from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.mounts import Mount
+from rds_csi.model.volume import MIB
 from rds_csi.runtime.process import Runner
-from rds_csi.volume import MIB
 
 log = structlog.get_logger(__name__)
 

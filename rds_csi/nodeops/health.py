@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 from rds_csi.errors import PathNotFound
 from rds_csi.filesystem.devices import BlockDevices
-from rds_csi.health import Ailment, Severity, StorageAilment, StorageSeverity
+from rds_csi.model.health import Ailment, Severity, StorageAilment, StorageSeverity
 from rds_csi.nodeops.inspect import Inspector
 from rds_csi.nodeops.look import Look, Looks
 from rds_csi.nvme.sysfs import Controller

@@ -2,9 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from rds_csi.parameters import ConnectionConfig, Target
+from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.volume import Capability
 from rds_csi.staging import StagedVolume
-from rds_csi.volume import Capability
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -6,9 +6,9 @@ from typing import Protocol
 from rds_csi.errors import DriverError, FailedPrecondition, InvalidRequest, NotUndone
 from rds_csi.filesystem.devices import Device
 from rds_csi.filesystem.mounts import Mount
+from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.volume import is_volume_id
 from rds_csi.nvme.sysfs import Controller, Namespace
-from rds_csi.parameters import ConnectionConfig, Target
-from rds_csi.volume import is_volume_id
 
 
 class Initiator(Protocol):

@@ -4,8 +4,8 @@ import sys
 from collections.abc import Sequence
 from typing import Final, Literal
 
+from rds_csi.model.host_identity import HostIdentity
 from rds_csi.nvme import proven
-from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.sysfs import Controller, Sysfs
 from rds_csi.runtime.process import Result, Runner
 

@@ -14,11 +14,11 @@ from contextlib import contextmanager
 from typing import Final
 
 from rds_csi.errors import CommandFailed
-from rds_csi.nvme.host import HostIdentity
+from rds_csi.model.host_identity import HostIdentity
+from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.volume import is_volume_id
 from rds_csi.nvme.messages import says_unknown_option
-from rds_csi.parameters import ConnectionConfig, Target
 from rds_csi.runtime.process import Runner
-from rds_csi.volume import is_volume_id
 
 TRANSPORT: Final = "tcp"
 VERBOSE: Final = "-v"

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rds_csi.errors import CommandStuck, ConnectFailed
+from rds_csi.model.host_identity import HostIdentity
 from rds_csi.nvme.child import Prover
-from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.proven import NOT_OURS
 from rds_csi.nvme.sysfs import Controller, Namespace, Sysfs
 from rds_csi.runtime.causes import noting

@@ -13,8 +13,8 @@ from rds_csi.errors import (
     Unavailable,
     VolumeInUse,
 )
+from rds_csi.model.host_identity import HostIdentity
 from rds_csi.nvme.child import Prover
-from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.proven import HELD, NOT_OURS
 from rds_csi.nvme.readiness import DeviceNumber, Timings
 from rds_csi.nvme.sysfs import Controller, Sysfs

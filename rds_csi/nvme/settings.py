@@ -16,14 +16,14 @@ from typing import Final
 import structlog
 
 from rds_csi.errors import ConnectFailed, ConnectRejected
+from rds_csi.model.host_identity import HostIdentity
+from rds_csi.model.parameters import ConnectionConfig, Target
 from rds_csi.nvme.connection import (
     TRANSPORT,
     kernel_ctrl_loss_tmo,
     kernel_fast_io_fail_tmo,
 )
-from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.sysfs import Controller, Sysfs
-from rds_csi.parameters import ConnectionConfig, Target
 
 log = structlog.get_logger(__name__)
 

@@ -9,8 +9,8 @@ depend on each other are nested. What is assumed of RouterOS is in
 import hashlib
 from typing import Final
 
+from rds_csi.model.volume import is_legacy_id, owner_prefixes, owner_tag
 from rds_csi.routeros.script import check_slot, quote, quote_pattern
-from rds_csi.volume import is_legacy_id, owner_prefixes, owner_tag
 
 PROPERTIES: Final = (
     "slot",

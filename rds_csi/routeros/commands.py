@@ -10,6 +10,7 @@ the JSON of one query below it. All doubts are settled before the first change.
 from itertools import takewhile
 from typing import Final
 
+from rds_csi.model.volume import Record, owner_prefixes
 from rds_csi.routeros.clauses import (
     attempt,
     block,
@@ -47,7 +48,6 @@ from rds_csi.routeros.script import (
     quote,
     quote_pattern,
 )
-from rds_csi.volume import Record, owner_prefixes
 
 PLAIN_VERSION: Final = ":put [/system/resource/get version]"
 """For versions that cannot parse :func:`system`."""

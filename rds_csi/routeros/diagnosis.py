@@ -1,6 +1,6 @@
 """What is wrong with a volume, as far as its entry on the RDS shows it."""
 
-from rds_csi.health import Ailment, Severity
+from rds_csi.model.health import Ailment, Severity
 from rds_csi.routeros.disk import Disk
 
 

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+from rds_csi.model.volume import FILE_SYSTEMS, Record, is_legacy_id
 from rds_csi.routeros.reply import as_boolean, as_integer, as_text
-from rds_csi.volume import FILE_SYSTEMS, Record, is_legacy_id
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -7,6 +7,7 @@ printed. A line that RouterOS cannot parse tries nothing.
 
 from typing import Final, NamedTuple
 
+from rds_csi.model.volume import Record
 from rds_csi.routeros.clauses import (
     block,
     files,
@@ -30,7 +31,6 @@ from rds_csi.routeros.script import (
     number,
     quote,
 )
-from rds_csi.volume import Record
 
 SUCCEEDS: Final = ":put csi-doctor"
 UNKNOWN: Final = "/csi-doctor"

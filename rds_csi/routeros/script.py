@@ -10,7 +10,7 @@ import re
 from typing import Final
 
 from rds_csi.errors import InvalidRequest
-from rds_csi.volume import check_nqn, is_legacy_id
+from rds_csi.model.volume import check_nqn, is_legacy_id
 
 MAXIMUM_LINE: Final = 4200
 """Characters of a whole line. RouterOS publishes no limit; what is known to work is longer."""

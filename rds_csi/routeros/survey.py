@@ -9,13 +9,13 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from rds_csi.errors import RouterOSError
+from rds_csi.model.volume import owner_tag
 from rds_csi.routeros.clauses import block, locked, print_json, when
 from rds_csi.routeros.disk import Disk
 from rds_csi.routeros.failures import explain
 from rds_csi.routeros.reply import Reply, as_boolean, as_integer, as_text
 from rds_csi.routeros.script import check_file_path, quote, quote_pattern
 from rds_csi.routeros.session import Session
-from rds_csi.volume import owner_tag
 
 SCRATCH: Final = re.compile(r"doctor-[0-9a-f]{24}")
 """The slots of scratch volumes: never the id of a volume."""

@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from rds_csi.errors import InvalidParameter
-from rds_csi.parameters import KEYS, VolumeParameters
+from rds_csi.model.parameters import KEYS, VolumeParameters
 from tests.chart.combinations import PARAMETERS
 from tests.chart.conftest import BASE, CHART, FREE, SIMULATED, Chart, merged
 

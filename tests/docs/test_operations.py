@@ -15,8 +15,8 @@ from rds_csi.controller import Controller
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import NotOurs, VolumeInUse, VolumeNotFound
 from rds_csi.fencing import make_node_id
+from rds_csi.model.volume import is_volume_id, owner_tag
 from rds_csi.simulator import Simulator
-from rds_csi.volume import is_volume_id, owner_tag
 from tests.docs.blocks import DOCS, blocks, marked
 from tests.docs.test_routeros import CAPABILITY, GIB, Administrator, device
 from tests.simulator.conftest import BASE, CLUSTER, OWNER, Rds

@@ -16,8 +16,8 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from rds_csi.csi import v1 as csi
+from rds_csi.model.volume import MIB
 from rds_csi.simulator import Simulator
-from rds_csi.volume import MIB
 from tests.image.container import Container
 from tests.image.recipe import Image
 

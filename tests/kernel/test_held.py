@@ -14,13 +14,13 @@ from typing import Final, Literal
 import pytest
 
 from rds_csi.errors import VolumeInUse
+from rds_csi.model.host_identity import host_identity
+from rds_csi.model.parameters import ConnectionConfig
+from rds_csi.model.parameters import Target as Address
 from rds_csi.nvme.child import Prover
 from rds_csi.nvme.connector import Connector
-from rds_csi.nvme.host import host_identity
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.nvme.sysfs import Sysfs
-from rds_csi.parameters import ConnectionConfig
-from rds_csi.parameters import Target as Address
 from rds_csi.runtime.process import SubprocessRunner
 from rds_csi.runtime.retry import RetryPolicy
 from tests.lab import node

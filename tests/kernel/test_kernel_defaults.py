@@ -11,9 +11,9 @@ from typing import Final
 
 import pytest
 
+from rds_csi.model.parameters import ConnectionConfig
+from rds_csi.model.parameters import Target as Address
 from rds_csi.nvme.connection import connect_arguments
-from rds_csi.parameters import ConnectionConfig
-from rds_csi.parameters import Target as Address
 from tests.lab.application import tell
 from tests.lab.target import Target
 

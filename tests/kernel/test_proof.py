@@ -21,7 +21,7 @@ from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.format import Formatter, State
 from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mounts
-from rds_csi.nvme.host import HostIdentity, host_identity
+from rds_csi.model.host_identity import HostIdentity, host_identity
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import SubprocessRunner
 from tests.lab.target import Target

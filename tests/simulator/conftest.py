@@ -10,10 +10,10 @@ import pytest
 
 from rds_csi.controller import Controller, ControllerSettings
 from rds_csi.errors import Unavailable
-from rds_csi.parameters import VolumeParameters
+from rds_csi.model.parameters import VolumeParameters
+from rds_csi.model.volume import MIB, Record
 from rds_csi.routeros import Disk, Disks, Session, SessionSettings
 from rds_csi.simulator import Simulator
-from rds_csi.volume import MIB, Record
 
 T = TypeVar("T")
 CLUSTER = "test"

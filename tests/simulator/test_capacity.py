@@ -7,9 +7,9 @@ from hypothesis import strategies as st
 from rds_csi.controller import Controller, ControllerSettings
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import DriverError
-from rds_csi.parameters import VolumeParameters
+from rds_csi.model.parameters import VolumeParameters
+from rds_csi.model.volume import GIB, MAXIMUM_SIZE, MIB, MINIMUM_SIZE, MINIMUM_XFS, largest_size
 from rds_csi.routeros import Disks
-from rds_csi.volume import GIB, MAXIMUM_SIZE, MIB, MINIMUM_SIZE, MINIMUM_XFS, largest_size
 
 from .conftest import BASE, CLUSTER, OWNER, PREFIX, Rds
 from .test_controller import block, create, delete, mount

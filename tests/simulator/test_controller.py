@@ -26,9 +26,9 @@ from rds_csi.errors import (
     VolumeNotFound,
 )
 from rds_csi.fencing import make_node_id
-from rds_csi.nvme.host import host_identity
+from rds_csi.model.host_identity import host_identity
+from rds_csi.model.volume import GIB, MIB, AccessMode, Publication, Record, volume_id
 from rds_csi.routeros import clauses
-from rds_csi.volume import GIB, MIB, AccessMode, Publication, Record, volume_id
 
 from .conftest import CLUSTER, OWNER, Rds
 from .volumes import changes

@@ -15,8 +15,8 @@ from rds_csi.errors import (
     UnsupportedRouterOS,
     VolumeNotFound,
 )
+from rds_csi.model.volume import MIB
 from rds_csi.routeros import Disks
-from rds_csi.volume import MIB
 
 from .conftest import BASE, OWNER, Rds
 from .volumes import SLOT, create, path_of, record

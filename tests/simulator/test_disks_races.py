@@ -6,9 +6,9 @@ import random
 import pytest
 
 from rds_csi.errors import Code, ConcurrentChange, OutcomeUnknown, RouterOSError
+from rds_csi.model.volume import MIB, AccessMode, Publication, Record
 from rds_csi.routeros import Disks, clauses, commands
 from rds_csi.runtime.retry import RetryPolicy
-from rds_csi.volume import MIB, AccessMode, Publication, Record
 
 from .conftest import Rds
 from .volumes import SLOT, create, record

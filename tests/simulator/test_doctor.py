@@ -7,8 +7,8 @@ import asyncssh
 import pytest
 
 from rds_csi.doctor.check import Status
+from rds_csi.model.volume import MIB, Record
 from rds_csi.simulator import Simulator
-from rds_csi.volume import MIB, Record
 
 from .conftest import BASE, OWNER, PREFIX, Rds
 from .doctoring import Doctor, make_user, named, one, statuses, target

@@ -13,8 +13,8 @@ from rds_csi.doctor.check import Checks, Status
 from rds_csi.doctor.measures import Measured
 from rds_csi.doctor.scratch import Bench, round_trip, scratch_owner
 from rds_csi.doctor.unknowns import NOT_FROM_HERE, QUESTIONS
+from rds_csi.model.volume import Record, owner_tag
 from rds_csi.simulator.faults import FaultKind
-from rds_csi.volume import Record, owner_tag
 
 from .conftest import BASE, Rds
 from .doctoring import SHARED, Doctor, exporting, one, statuses

@@ -15,7 +15,7 @@ from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
 from rds_csi.csi import v1 as csi
-from rds_csi.volume import MIB, volume_id
+from rds_csi.model.volume import MIB, volume_id
 
 from .conftest import BASE, Rds
 

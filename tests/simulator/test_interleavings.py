@@ -17,6 +17,7 @@ from typing import Any
 
 import pytest
 
+from rds_csi.model.volume import MIB, AccessMode, Publication, Record
 from rds_csi.routeros import clauses, commands
 from rds_csi.routeros.failures import is_locked
 from rds_csi.routeros.reply import read
@@ -25,7 +26,6 @@ from rds_csi.simulator import Simulator
 from rds_csi.simulator.menus.addresses import AddressMenu
 from rds_csi.simulator.parser import parse
 from rds_csi.simulator.values import Id, Value
-from rds_csi.volume import MIB, AccessMode, Publication, Record
 
 from .conftest import BASE, OWNER, PREFIX
 from .volumes import SLOT, path_of, record

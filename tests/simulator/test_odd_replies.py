@@ -13,12 +13,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rds_csi.errors import OPEN, DriverError, NotOurs, PoolFull, RouterOSError
+from rds_csi.model.volume import MIB, Record, owner_prefixes
 from rds_csi.routeros import Disk, Disks, clauses, commands, failures, script
 from rds_csi.routeros.exchange import Exchange
 from rds_csi.routeros.reply import Reply
 from rds_csi.simulator import Simulator
 from rds_csi.simulator.values import RuntimeFault, Value
-from rds_csi.volume import MIB, Record, owner_prefixes
 
 from .conftest import BASE, OWNER, PREFIX, Rds
 from .volumes import SLOT, create, path_of, record

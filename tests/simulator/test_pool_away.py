@@ -9,8 +9,8 @@ import pytest
 from rds_csi.controller import Controller
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import OPEN, DriverError, PoolAway, Unavailable, VolumeNotFound
+from rds_csi.model.volume import GIB, MIB
 from rds_csi.routeros import Disks
-from rds_csi.volume import GIB, MIB
 
 from .conftest import BASE, Rds
 from .test_controller import NODE_A, NODE_B, delete, expand, mount, publish, unpublish

@@ -17,9 +17,9 @@ from rds_csi.errors import (
     UnsupportedRouterOS,
     VolumeNotFound,
 )
+from rds_csi.model.volume import GIB, MIB, TIB, Record, round_up, volume_id
 from rds_csi.routeros import Disks, Session, SessionSettings
 from rds_csi.simulator import Simulator
-from rds_csi.volume import GIB, MIB, TIB, Record, round_up, volume_id
 
 from .conftest import BASE, OWNER, PREFIX, Rds
 from .volumes import HOST, LEGACY, SLOT, create, path_of, record

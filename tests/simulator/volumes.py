@@ -1,14 +1,7 @@
 """Volumes for the tests: records, paths, and what was changed on the RDS."""
 
+from rds_csi.model.volume import MIB, AccessMode, Publication, Record, owner_tag, volume_id
 from rds_csi.routeros import Disk, Disks
-from rds_csi.volume import (
-    MIB,
-    AccessMode,
-    Publication,
-    Record,
-    owner_tag,
-    volume_id,
-)
 
 from .conftest import BASE, OWNER, PREFIX, Rds
 

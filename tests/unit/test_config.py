@@ -13,7 +13,7 @@ from rds_csi.config import (
     NodeConfig,
     volume_defaults,
 )
-from rds_csi.parameters import VolumeParameters
+from rds_csi.model.parameters import VolumeParameters
 
 DRIVER = DriverConfig(endpoint=Path("/csi/csi.sock"), cluster_id="prod")
 CONTROLLER = ControllerConfig(

@@ -10,12 +10,12 @@ import pytest
 
 from docs import generate
 from docs.generate import Proof, Unproven
-from rds_csi import parameters
 from rds_csi.config import DriverConfig, NodeConfig
 from rds_csi.errors import InvalidParameter
+from rds_csi.model import parameters
+from rds_csi.model.parameters import KEYS, ConnectionConfig, VolumeParameters
 from rds_csi.nvme import reaper
 from rds_csi.nvme.readiness import Timings
-from rds_csi.parameters import KEYS, ConnectionConfig, VolumeParameters
 from rds_csi.runtime.retry import RetryPolicy
 
 SOURCE: dict[str, Any] = {

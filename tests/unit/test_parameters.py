@@ -5,8 +5,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rds_csi.errors import Code, InvalidParameter, InvalidRequest
-from rds_csi.parameters import KEYS, ConnectionConfig, Target, VolumeParameters
-from rds_csi.volume import volume_id
+from rds_csi.model.parameters import KEYS, ConnectionConfig, Target, VolumeParameters
+from rds_csi.model.volume import volume_id
 
 NQN = f"nqn.2000-02.com.mikrotik:{volume_id('v')}"
 

@@ -14,10 +14,10 @@ from rds_csi import reap
 from rds_csi.cli import main
 from rds_csi.config import ConfigurationError, DriverConfig, NodeConfig
 from rds_csi.fencing import make_node_id
-from rds_csi.nvme.host import host_identity
+from rds_csi.model.host_identity import host_identity
+from rds_csi.model.volume import volume_id
 from rds_csi.nvme.reaper import Finding, Verdict
 from rds_csi.nvme.sysfs import Sysfs
-from rds_csi.volume import volume_id
 from tests.unit.fakes.sysfs import OTHER_NQN, FakeSysfs
 
 PREFIX = "nqn.2000-02.com.mikrotik"

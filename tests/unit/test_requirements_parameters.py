@@ -3,7 +3,7 @@
 import pytest
 
 from rds_csi.errors import Code, InvalidParameter
-from rds_csi.parameters import KEYS, ConnectionConfig, Target, VolumeParameters
+from rds_csi.model.parameters import KEYS, ConnectionConfig, Target, VolumeParameters
 
 TIMERS = ("ctrlLossTmo", "reconnectDelay", "keepAliveTmo")
 

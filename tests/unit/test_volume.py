@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rds_csi.errors import InvalidRequest, SizeOutOfRange
-from rds_csi.volume import (
+from rds_csi.model.volume import (
     GIB,
     MAXIMUM_SIZE,
     MIB,

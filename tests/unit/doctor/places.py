@@ -10,7 +10,7 @@ from rds_csi.doctor.check import Check, Checks, Status
 from rds_csi.doctor.clock import ClockState
 from rds_csi.doctor.node import Places, examine
 from rds_csi.fencing import make_node_id
-from rds_csi.nvme.host import host_identity
+from rds_csi.model.host_identity import host_identity
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.runner import FakeRunner

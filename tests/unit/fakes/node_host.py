@@ -19,9 +19,9 @@ from rds_csi.errors import CommandFailed, ConnectFailed
 from rds_csi.filesystem import devices, probe
 from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import DeviceNumber, Mounts
+from rds_csi.model.parameters import ConnectionConfig, Target
 from rds_csi.node import Node, NodeSettings
 from rds_csi.nvme.sysfs import Controller, Namespace
-from rds_csi.parameters import ConnectionConfig, Target
 from rds_csi.runtime.process import Result
 from rds_csi.staging import StagedVolume, StagingStore
 from tests.unit.fakes.mounts import DEVTMPFS, Entry, FakeMountTable, FileSystem

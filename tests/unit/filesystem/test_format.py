@@ -20,9 +20,9 @@ from rds_csi.filesystem import devices as devices_module
 from rds_csi.filesystem import probe
 from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.format import Examination, Formatter, State, mkfs_arguments
+from rds_csi.model.volume import MIB
 from rds_csi.runtime import process
 from rds_csi.runtime.process import SubprocessRunner
-from rds_csi.volume import MIB
 from tests.unit.fakes.runner import FakeRunner
 from tests.unit.fakes.sysfs import namespace_of
 

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rds_csi.filesystem import probe
-from rds_csi.volume import GIB, MAXIMUM_SIZE, MIB
+from rds_csi.model.volume import GIB, MAXIMUM_SIZE, MIB
 from tests.unit.fakes.sysfs import HOST_NQN, OTHER_NQN, namespace_of
 
 SIZE = 64 * MIB

@@ -10,8 +10,8 @@ from structlog.testing import capture_logs
 
 from rds_csi.errors import Code, CommandTimeout, FailedPrecondition, Unavailable
 from rds_csi.filesystem.grow import Grower
+from rds_csi.model.volume import AccessMode
 from rds_csi.runtime.process import Result
-from rds_csi.volume import AccessMode
 from tests.unit.fakes.node_host import FINISHED, FakeHost, Killed
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
 from tests.unit.node.test_stage import reboot, record

@@ -20,10 +20,10 @@ from rds_csi.errors import (
     SizeOutOfRange,
     Unavailable,
 )
+from rds_csi.model.volume import AccessMode
 from rds_csi.nvme.sysfs import Namespace
 from rds_csi.runtime.causes import collect
 from rds_csi.runtime.process import Result
-from rds_csi.volume import AccessMode
 from tests.unit.fakes.node_host import Disk, FakeHost
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
 

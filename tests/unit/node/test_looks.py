@@ -9,12 +9,12 @@ import pytest
 
 from rds_csi.csi import v1 as csi
 from rds_csi.filesystem.mounts import Mounts, MountTable
+from rds_csi.model.host_identity import HostIdentity
 from rds_csi.node import Node, NodeSettings
 from rds_csi.nodeops.look import Looks
 from rds_csi.nodeops.states import VolumeStates
 from rds_csi.nodeops.volumes import Volumes
 from rds_csi.nvme.connector import Connector
-from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import Result

@@ -20,9 +20,9 @@ from rds_csi.errors import (
     VolumeInUse,
     VolumeMismatch,
 )
+from rds_csi.model.volume import AccessMode
 from rds_csi.rpc.operations import Operations
 from rds_csi.runtime.process import Result
-from rds_csi.volume import AccessMode
 from tests.unit.fakes.mounts import DEVTMPFS, Entry
 from tests.unit.fakes.node_host import FakeHost, SteppedStore
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn

@@ -7,12 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rds_csi.errors import CommandFailed
+from rds_csi.model.host_identity import HostIdentity
+from rds_csi.model.parameters import Target
 from rds_csi.nvme.child import PROVEN
 from rds_csi.nvme.connector import Connector
-from rds_csi.nvme.host import HostIdentity
 from rds_csi.nvme.readiness import Timings
 from rds_csi.nvme.sysfs import Sysfs
-from rds_csi.parameters import Target
 from rds_csi.runtime.retry import RetryPolicy
 from tests.unit.fakes.runner import Answer, Call, FakeRunner
 from tests.unit.fakes.sysfs import HOST_ID, HOST_NQN, FakeSysfs

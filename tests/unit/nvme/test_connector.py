@@ -18,9 +18,9 @@ from rds_csi.errors import (
     Unavailable,
     VolumeInUse,
 )
+from rds_csi.model.parameters import ConnectionConfig, Target
 from rds_csi.nvme.proven import HELD, NOT_OURS
 from rds_csi.nvme.readiness import device_number
-from rds_csi.parameters import ConnectionConfig, Target
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.sysfs import OTHER_NQN, FakeSysfs
 from tests.unit.nvme.kernel import DELETE, HOST, READ, TARGET, A, B, Kernel, now, option

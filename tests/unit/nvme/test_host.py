@@ -5,7 +5,7 @@ import uuid
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rds_csi.nvme.host import host_identity
+from rds_csi.model.host_identity import host_identity
 
 
 def test_nqn_and_id_are_made_of_one_uuid() -> None:

@@ -10,9 +10,9 @@ import pytest
 import structlog.testing
 
 from rds_csi.errors import Unavailable
+from rds_csi.model.parameters import ConnectionConfig, Target
 from rds_csi.nvme.reaper import Facts, Finding, Reaper, Verdict, judge
 from rds_csi.nvme.sysfs import Subsystem
-from rds_csi.parameters import ConnectionConfig, Target
 from tests.unit.fakes.sysfs import HOST_NQN, OTHER_NQN, FakeSysfs
 from tests.unit.nvme.kernel import DELETE, PREFIX, A, B, Kernel
 

@@ -7,9 +7,9 @@ import pytest
 import structlog.testing
 
 from rds_csi.errors import Code, ConnectFailed, ConnectRejected
+from rds_csi.model.parameters import ConnectionConfig, Target
 from rds_csi.nvme.settings import EXPECTED, Settings, differences
 from rds_csi.nvme.sysfs import Sysfs
-from rds_csi.parameters import ConnectionConfig, Target
 from tests.unit.fakes.sysfs import OTHER_NQN, FakeSysfs
 from tests.unit.nvme.kernel import DELETE, HOST, TARGET, A, Kernel
 

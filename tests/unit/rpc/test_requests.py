@@ -6,8 +6,8 @@ from hypothesis import strategies as st
 
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import InvalidRequest
+from rds_csi.model.volume import volume_id
 from rds_csi.rpc.requests import MUTATES, REQUIRED, check
-from rds_csi.volume import volume_id
 from tests.unit.fakes.released_csi import RELEASED
 
 MODE = csi.VolumeCapabilityAccessMode(mode=csi.VolumeCapabilityAccessModeMode.SINGLE_NODE_WRITER)

@@ -7,7 +7,7 @@ from prometheus_client.core import Metric
 
 from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig
 from rds_csi.driver import Driver
-from rds_csi.parameters import VolumeParameters
+from rds_csi.model.parameters import VolumeParameters
 
 
 def driver_config(directory: Path) -> DriverConfig:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 from rds_csi.errors import InvalidParameter
-from rds_csi.volume import check_nqn
+from rds_csi.model.volume import check_nqn
 
 MAXIMUM_TIMER: Final = 2**31 - 1
 """The kernel parses these numbers as ``int``."""
