@@ -22,8 +22,8 @@ import yaml
 
 from benchmarks.node import cost
 from benchmarks.rpc import driver, started, until_terminated, wait_for, wait_until
+from rds_csi.controller.pages import Listing
 from rds_csi.csi import v1 as csi
-from rds_csi.listing import Listing
 from rds_csi.model.volume import AccessMode, Publication, Record, volume_id
 from rds_csi.routeros import Disks, Session, SessionSettings
 from rds_csi.routeros.clauses import PROPERTIES

@@ -18,8 +18,8 @@ import structlog
 
 from rds_csi import __version__, preflight
 from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig, listen_address
+from rds_csi.controller.admission import make_node_id
 from rds_csi.errors import DriverError, ShuttingDown
-from rds_csi.fencing import make_node_id
 from rds_csi.identity import Identity
 from rds_csi.rpc import RpcSettings, Server
 from rds_csi.runtime import threads
@@ -232,7 +232,7 @@ def _controller_part(
     config: DriverConfig, settings: ControllerConfig, metrics: "Metrics | None"
 ) -> Part:
     # A node plugin must not carry the SSH client's 18 MiB.
-    from rds_csi.controller import Controller, ControllerSettings  # noqa: PLC0415
+    from rds_csi.controller.service import Controller, ControllerSettings  # noqa: PLC0415
     from rds_csi.routeros import Disks, Session, SessionSettings  # noqa: PLC0415
 
     watch = None

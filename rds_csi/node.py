@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from rds_csi import messages
+from rds_csi.controller.admission import FORMATTED_KEY, GENERATION_KEY, READONLY_KEY, SIZE_KEY
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import (
     FailedPrecondition,
@@ -15,7 +16,6 @@ from rds_csi.errors import (
     InvalidRequest,
     PathNotFound,
 )
-from rds_csi.fencing import FORMATTED_KEY, GENERATION_KEY, READONLY_KEY, SIZE_KEY
 from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.format import Formatter
 from rds_csi.filesystem.grow import Grower

@@ -13,8 +13,8 @@ from functools import partial
 from pathlib import Path
 
 from rds_csi.config import ConfigurationError, DriverConfig, NodeConfig
+from rds_csi.controller.admission import make_node_id
 from rds_csi.errors import DriverError
-from rds_csi.fencing import make_node_id
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import host_identity
 from rds_csi.nodeops.volumes import belongs

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from rds_csi.config import DriverConfig, NodeConfig
+from rds_csi.controller.admission import make_node_id
 from rds_csi.doctor.check import Checks
 from rds_csi.doctor.clock import ClockState, clock_state
 from rds_csi.doctor.host import (
@@ -20,7 +21,6 @@ from rds_csi.doctor.host import (
 from rds_csi.doctor.identity import NVME_FILES, check_identity
 from rds_csi.doctor.reach import NVME, SSH, Answer, reach
 from rds_csi.doctor.service import check_socket
-from rds_csi.fencing import make_node_id
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import host_identity
 from rds_csi.nvme.connector import FABRICS

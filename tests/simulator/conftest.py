@@ -8,7 +8,7 @@ from typing import TypeVar
 import asyncssh
 import pytest
 
-from rds_csi.controller import Controller, ControllerSettings
+from rds_csi.controller.service import Controller, ControllerSettings
 from rds_csi.errors import Unavailable
 from rds_csi.model.parameters import VolumeParameters
 from rds_csi.model.volume import MIB, Record

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from rds_csi.controller import Controller, ControllerSettings
+from rds_csi.controller.service import Controller, ControllerSettings
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import DriverError
 from rds_csi.model.parameters import VolumeParameters

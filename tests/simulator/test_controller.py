@@ -6,7 +6,8 @@ from typing import Any
 
 import pytest
 
-from rds_csi.controller import Controller
+from rds_csi.controller.admission import make_node_id
+from rds_csi.controller.service import Controller
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import (
     BadToken,
@@ -25,7 +26,6 @@ from rds_csi.errors import (
     VolumeMismatch,
     VolumeNotFound,
 )
-from rds_csi.fencing import make_node_id
 from rds_csi.model.host_identity import host_identity
 from rds_csi.model.volume import GIB, MIB, AccessMode, Publication, Record, volume_id
 from rds_csi.routeros import clauses

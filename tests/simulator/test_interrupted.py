@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from rds_csi.controller import Controller
+from rds_csi.controller.service import Controller
 from rds_csi.errors import OutcomeUnknown, Unavailable
 from rds_csi.simulator.faults import FaultKind
 

@@ -6,7 +6,7 @@ from functools import partial
 
 import pytest
 
-from rds_csi.controller import Controller
+from rds_csi.controller.service import Controller
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import OPEN, DriverError, PoolAway, Unavailable, VolumeNotFound
 from rds_csi.model.volume import GIB, MIB

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from rds_csi.controller.admission import admit, check_node, make_node_id
 from rds_csi.errors import InvalidRequest, NodeNotFound, VolumeInUse, VolumeMismatch
-from rds_csi.fencing import admit, check_node, make_node_id
 from rds_csi.model.volume import AccessMode, Capability, Publication, Record
 
 RECORD = Record(owner="d/c", name="v", created=1, access="block")

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 from rds_csi import reap
 from rds_csi.cli import main
 from rds_csi.config import ConfigurationError, DriverConfig, NodeConfig
-from rds_csi.fencing import make_node_id
+from rds_csi.controller.admission import make_node_id
 from rds_csi.model.host_identity import host_identity
 from rds_csi.model.volume import volume_id
 from rds_csi.nvme.reaper import Finding, Verdict

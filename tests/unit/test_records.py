@@ -5,9 +5,9 @@ from dataclasses import dataclass, field, replace
 
 import pytest
 
+from rds_csi.controller.records import Records
 from rds_csi.errors import ConcurrentChange, DriverError, OutcomeUnknown, VolumeInUse
 from rds_csi.model.volume import AccessMode, Publication, Record, volume_id
-from rds_csi.records import Records
 from rds_csi.routeros import Disk
 from rds_csi.runtime.clock import SystemClock
 

@@ -13,9 +13,9 @@ import pytest
 from structlog.testing import capture_logs
 
 from rds_csi.config import DriverConfig, NodeConfig
+from rds_csi.controller.admission import make_node_id
 from rds_csi.driver import Driver
 from rds_csi.errors import NotReady
-from rds_csi.fencing import make_node_id
 from rds_csi.kubernetes.api import ApiServer
 from rds_csi.kubernetes.startup_taint import StartupTaint, removal
 from rds_csi.runtime.retry import RetryPolicy, delays

@@ -10,6 +10,17 @@ from typing import Final
 import structlog
 
 from rds_csi import messages
+from rds_csi.controller.admission import (
+    FORMATTED_KEY,
+    GENERATION_KEY,
+    READONLY_KEY,
+    SIZE_KEY,
+    admit,
+    check_node,
+    dedicate,
+)
+from rds_csi.controller.pages import Listing
+from rds_csi.controller.records import Records
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import (
     InvalidParameter,
@@ -22,16 +33,6 @@ from rds_csi.errors import (
     VolumeMismatch,
     VolumeNotFound,
 )
-from rds_csi.fencing import (
-    FORMATTED_KEY,
-    GENERATION_KEY,
-    READONLY_KEY,
-    SIZE_KEY,
-    admit,
-    check_node,
-    dedicate,
-)
-from rds_csi.listing import Listing
 from rds_csi.model.parameters import Target, VolumeParameters
 from rds_csi.model.volume import (
     Capability,
@@ -44,7 +45,6 @@ from rds_csi.model.volume import (
     owner_tag,
     volume_id,
 )
-from rds_csi.records import Records
 from rds_csi.routeros import Disk, Disks, ailments, size_unknown
 from rds_csi.runtime.clock import Clock, SystemClock
 

@@ -1,0 +1,1 @@
+"""The Controller service: volumes on the RDS, and who has them."""
