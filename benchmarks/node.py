@@ -23,13 +23,13 @@ from typing import Final
 from rds_csi.csi import v1 as csi
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import HostIdentity
-from rds_csi.node import Node, NodeSettings
-from rds_csi.nodeops.states import VolumeStates
+from rds_csi.node.service import Node, NodeSettings
+from rds_csi.node.staging import StagedVolume, StagingStore
+from rds_csi.node.states import VolumeStates
 from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import SubprocessRunner
-from rds_csi.staging import StagedVolume, StagingStore
 from rds_csi.telemetry import logs
 from tests.unit.fakes.sysfs import HOST_ID, HOST_NQN, FakeSysfs
 

@@ -284,13 +284,13 @@ def _node_part(
 ) -> Part:
     from rds_csi.filesystem.mounts import Mounts  # noqa: PLC0415 - a controller mounts nothing
     from rds_csi.model.host_identity import host_identity  # noqa: PLC0415
-    from rds_csi.node import Node, NodeSettings  # noqa: PLC0415
-    from rds_csi.nodeops.states import VolumeStates  # noqa: PLC0415
+    from rds_csi.node.service import Node, NodeSettings  # noqa: PLC0415
+    from rds_csi.node.staging import StagingStore  # noqa: PLC0415
+    from rds_csi.node.states import VolumeStates  # noqa: PLC0415
     from rds_csi.nvme.connector import Connector  # noqa: PLC0415
     from rds_csi.nvme.reaper import Reaper  # noqa: PLC0415
     from rds_csi.nvme.sysfs import Sysfs  # noqa: PLC0415
     from rds_csi.runtime.process import SubprocessRunner  # noqa: PLC0415
-    from rds_csi.staging import StagingStore  # noqa: PLC0415
 
     watch = None
     if metrics is not None:

@@ -17,7 +17,8 @@ from rds_csi.controller.admission import make_node_id
 from rds_csi.errors import DriverError
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import host_identity
-from rds_csi.nodeops.volumes import belongs
+from rds_csi.node.connected import belongs
+from rds_csi.node.staging import StagingStore
 from rds_csi.nvme.child import Prover
 from rds_csi.nvme.connection import is_our_nqn
 from rds_csi.nvme.connector import Connector
@@ -26,7 +27,6 @@ from rds_csi.nvme.reaper import Finding, Reaper, Verdict
 from rds_csi.nvme.removal import Remover
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import SubprocessRunner
-from rds_csi.staging import StagingStore
 
 
 def serves(endpoint: Path) -> bool:

@@ -16,7 +16,7 @@ from rds_csi.telemetry.refresh import refreshing
 from rds_csi.telemetry.scrape import MetricsServer
 
 if TYPE_CHECKING:  # a node must not load the SSH client, nor a controller what mounts
-    from rds_csi.nodeops.states import VolumeStates
+    from rds_csi.node.states import VolumeStates
     from rds_csi.routeros import Session
     from rds_csi.runtime.process import SubprocessRunner
 

@@ -47,7 +47,7 @@ process.ENVIRONMENT = {**process.ENVIRONMENT, "PATH": path}
 Connector.__init__.__kwdefaults__["fabrics"] = Path(root, "fabrics")
 Sysfs.__init__.__defaults__ = (Path(root, "sys"),)
 if Path(root, "failing-disk").exists():
-    from rds_csi.staging import StagingStore
+    from rds_csi.node.staging import StagingStore
     async def fail(store):
         raise OSError(5, "Input/output error")
     StagingStore._volumes = fail

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rds_csi.errors import InvalidRequest
-from rds_csi.staging import StagedVolume, StagingStore, check_volume_id
+from rds_csi.node.staging import StagedVolume, StagingStore, check_volume_id
 
 VOLUME = "pvc-0123456789abcdef0123456789ab"
 STAGED = StagedVolume(

@@ -20,10 +20,10 @@ from rds_csi.filesystem import devices, probe
 from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import DeviceNumber, Mounts
 from rds_csi.model.parameters import ConnectionConfig, Target
-from rds_csi.node import Node, NodeSettings
+from rds_csi.node.service import Node, NodeSettings
+from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.nvme.sysfs import Controller, Namespace
 from rds_csi.runtime.process import Result
-from rds_csi.staging import StagedVolume, StagingStore
 from tests.unit.fakes.mounts import DEVTMPFS, Entry, FakeMountTable, FileSystem
 from tests.unit.fakes.sysfs import namespace_of
 

@@ -6,7 +6,7 @@ from typing import Any
 
 from rds_csi.csi import v1 as csi
 from rds_csi.model.volume import MIB, AccessMode
-from rds_csi.node import Node
+from rds_csi.node.service import Node
 from tests.unit.fakes.node_host import Disk, FakeHost
 
 VOLUME = "pvc-0123456789abcdef0123456789ab"

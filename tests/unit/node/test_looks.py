@@ -10,15 +10,15 @@ import pytest
 from rds_csi.csi import v1 as csi
 from rds_csi.filesystem.mounts import Mounts, MountTable
 from rds_csi.model.host_identity import HostIdentity
-from rds_csi.node import Node, NodeSettings
-from rds_csi.nodeops.look import Looks
-from rds_csi.nodeops.states import VolumeStates
-from rds_csi.nodeops.volumes import Volumes
+from rds_csi.node.connected import Volumes
+from rds_csi.node.look import Looks
+from rds_csi.node.service import Node, NodeSettings
+from rds_csi.node.staging import StagedVolume, StagingStore
+from rds_csi.node.states import VolumeStates
 from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import Result
-from rds_csi.staging import StagedVolume, StagingStore
 from tests.unit.fakes.reads import counted
 from tests.unit.fakes.runner import FakeRunner
 from tests.unit.fakes.sysfs import HOST_ID, HOST_NQN, FakeSysfs

@@ -17,10 +17,10 @@ from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import DeviceNumber, Mount, parse
 from rds_csi.model.parameters import ConnectionConfig, Target
 from rds_csi.model.volume import MIB, AccessMode
-from rds_csi.node import Node, NodeSettings
+from rds_csi.node.service import Node, NodeSettings
+from rds_csi.node.staging import StagingStore
 from rds_csi.nvme.sysfs import Controller, Namespace
 from rds_csi.runtime.process import SubprocessRunner
-from rds_csi.staging import StagingStore
 from tests.unit.fakes.node_host import HOST_NQN, FakeHost
 from tests.unit.fakes.sysfs import namespace_of
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn

@@ -213,7 +213,7 @@ def test_nobody_writes_from_caches_of_before(
 @pytest.fixture
 def unguarded(monkeypatch: pytest.MonkeyPatch) -> None:
     """The driver as it was: it does not look at generations."""
-    monkeypatch.setattr("rds_csi.nodeops.handover.mismatch", lambda _record, _generation: "")
+    monkeypatch.setattr("rds_csi.node.handover.mismatch", lambda _record, _generation: "")
 
 
 @pytest.mark.parametrize("block", [False, True], ids=["file system", "block"])

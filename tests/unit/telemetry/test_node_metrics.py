@@ -11,10 +11,10 @@ from structlog.testing import capture_logs
 from rds_csi.errors import CommandStuck, DriverError
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.parameters import ConnectionConfig
-from rds_csi.nodeops.states import VolumeStates
+from rds_csi.node.staging import StagedVolume, StagingStore
+from rds_csi.node.states import VolumeStates
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.runtime.process import SubprocessRunner
-from rds_csi.staging import StagedVolume, StagingStore
 from rds_csi.telemetry.metrics import Metrics
 from rds_csi.telemetry.node_metrics import VOLUME_STATES, NodeMetrics
 from rds_csi.watch import NodeWatch

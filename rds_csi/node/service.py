@@ -26,18 +26,18 @@ from rds_csi.filesystem.usage import Usage
 from rds_csi.model.health import Severity
 from rds_csi.model.parameters import ConnectionConfig, Target
 from rds_csi.model.volume import Capability
-from rds_csi.nodeops.contents import Contents
-from rds_csi.nodeops.handover import Handovers
-from rds_csi.nodeops.health import HealthCheck
-from rds_csi.nodeops.inspect import Inspector
-from rds_csi.nodeops.look import Looks
-from rds_csi.nodeops.publish import Publisher
-from rds_csi.nodeops.requests import Publish, Stage
-from rds_csi.nodeops.stage import Stager
-from rds_csi.nodeops.uses import Uses
-from rds_csi.nodeops.volumes import Initiator, Subsystems, Volumes, check_target
+from rds_csi.node.connected import Initiator, Subsystems, Volumes, check_target
+from rds_csi.node.contents import Contents
+from rds_csi.node.handover import Handovers
+from rds_csi.node.health import HealthCheck
+from rds_csi.node.look import Looks
+from rds_csi.node.publish import Publisher
+from rds_csi.node.sizes import Inspector
+from rds_csi.node.stage import Stager
+from rds_csi.node.staging import StagingStore, check_volume_id
+from rds_csi.node.uses import Uses
+from rds_csi.node.wanted import Publish, Stage
 from rds_csi.runtime.process import Runner
-from rds_csi.staging import StagingStore, check_volume_id
 
 CONTENT_SOURCE_KEY = "contentSource"
 """VolumeContext entry of a volume made from a snapshot or another volume: it is never blank."""

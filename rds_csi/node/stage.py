@@ -25,13 +25,13 @@ from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import Mount, Mounts
 from rds_csi.filesystem.options import mount_options
 from rds_csi.filesystem.paths import kind
-from rds_csi.nodeops.contents import Contents
-from rds_csi.nodeops.handover import Handovers
-from rds_csi.nodeops.requests import Stage
-from rds_csi.nodeops.uses import Uses
-from rds_csi.nodeops.volumes import Initiator, Volumes, belongs, not_undone
+from rds_csi.node.connected import Initiator, Volumes, belongs, not_undone
+from rds_csi.node.contents import Contents
+from rds_csi.node.handover import Handovers
+from rds_csi.node.staging import StagedVolume, StagingStore
+from rds_csi.node.uses import Uses
+from rds_csi.node.wanted import Stage
 from rds_csi.nvme.sysfs import Namespace
-from rds_csi.staging import StagedVolume, StagingStore
 
 log = structlog.get_logger(__name__)
 

@@ -8,10 +8,10 @@ from collections.abc import Iterator
 from rds_csi.errors import PathNotFound
 from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.model.health import Ailment, Severity, StorageAilment, StorageSeverity
-from rds_csi.nodeops.inspect import Inspector
-from rds_csi.nodeops.look import Look, Looks
+from rds_csi.node.look import Look, Looks
+from rds_csi.node.sizes import Inspector
+from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.nvme.sysfs import Controller
-from rds_csi.staging import StagedVolume, StagingStore
 
 _RESTART = "stop the pods that use the volume; it is mounted anew when they start again"
 

@@ -9,8 +9,8 @@ from typing import Final
 import structlog
 
 from rds_csi.filesystem.mounts import Mounts, MountTable
+from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.nvme.sysfs import Controller, Sysfs
-from rds_csi.staging import StagedVolume, StagingStore
 
 log = structlog.get_logger(__name__)
 

@@ -26,8 +26,8 @@ from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.format import Formatter, State
 from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mount
-from rds_csi.nodeops.requests import Stage
-from rds_csi.staging import StagedVolume, StagingStore
+from rds_csi.node.staging import StagedVolume, StagingStore
+from rds_csi.node.wanted import Stage
 
 log = structlog.get_logger(__name__)
 

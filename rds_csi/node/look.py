@@ -10,7 +10,7 @@ import asyncio
 from dataclasses import dataclass
 
 from rds_csi.filesystem.mounts import Mounts, MountTable
-from rds_csi.nodeops.volumes import Volumes
+from rds_csi.node.connected import Volumes
 from rds_csi.nvme.sysfs import Controller, Namespace
 
 

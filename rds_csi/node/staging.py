@@ -42,12 +42,12 @@ class StagedVolume:
     published paths, each with whether it is read-only.
 
     ``generation`` is that of the volume's hand-overs under which it was connected and mounted
-    (:mod:`rds_csi.nodeops.handover`); None where it is not known, as in records of versions that
+    (:mod:`rds_csi.node.handover`); None where it is not known, as in records of versions that
     did not count them, which read these and drop the number. ``superseded`` is a later one that
     a call has named since.
 
     ``lost`` is the file system that was on it and was not there any more when it was staged
-    (:mod:`rds_csi.nodeops.contents`); ``ungrown`` why its file system could not be grown.
+    (:mod:`rds_csi.node.contents`); ``ungrown`` why its file system could not be grown.
     """
 
     volume: str

@@ -16,9 +16,9 @@ from dataclasses import replace
 import structlog
 
 from rds_csi.errors import FailedPrecondition
-from rds_csi.nodeops.uses import Uses
-from rds_csi.nodeops.volumes import Volumes
-from rds_csi.staging import StagedVolume, StagingStore
+from rds_csi.node.connected import Volumes
+from rds_csi.node.staging import StagedVolume, StagingStore
+from rds_csi.node.uses import Uses
 
 log = structlog.get_logger(__name__)
 

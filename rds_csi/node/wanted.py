@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 
 from rds_csi.model.parameters import ConnectionConfig, Target
 from rds_csi.model.volume import Capability
-from rds_csi.staging import StagedVolume
+from rds_csi.node.staging import StagedVolume
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -12,7 +12,7 @@ class Stage:
     """One NodeStageVolume. ``path`` is the staging path.
 
     ``size`` in bytes is what the volume had when it was attached, ``generation`` that of its
-    hand-overs (:mod:`rds_csi.nodeops.handover`), ``formatted`` the file system that the RDS is
+    hand-overs (:mod:`rds_csi.node.handover`), ``formatted`` the file system that the RDS is
     known to have seen on it; each is None or empty where the controller does not say.
     ``content_expected``: it was made from a snapshot or another volume.
     """

@@ -1,0 +1,1 @@
+"""The Node service: volumes on this machine."""
