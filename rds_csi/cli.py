@@ -388,7 +388,9 @@ def _serve(flags: dict[str, Any], *, with_controller: bool, with_node: bool) -> 
         of_node = NodeConfig(**_pick(flags, NodeConfig)) if with_node else None
     except ConfigurationError as error:
         _refuse(str(error))
-    from rds_csi import driver  # noqa: PLC0415 - the help and a refusal need no gRPC
+    from rds_csi.driver import (  # noqa: PLC0415 - the help and a refusal need no gRPC
+        lifecycle as driver,
+    )
     from rds_csi.telemetry import logs  # noqa: PLC0415
 
     logs.configure(level=flags["log_level"], style=flags["log_format"])

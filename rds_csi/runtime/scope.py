@@ -3,7 +3,7 @@
 In it are the long-lived services, the orphan reaper first of all, and every ``nvme connect``
 with its retries: work that may be broken off at any instant, because the next start and the
 kubelet's next call find what it left. What must not be broken off, like a ``mkfs``, is not in
-it: that gets the drain budget (:mod:`rds_csi.driver`).
+it: that gets the drain budget (:mod:`rds_csi.driver.lifecycle`).
 """
 
 import asyncio

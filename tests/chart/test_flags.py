@@ -10,9 +10,9 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from rds_csi import driver
 from rds_csi.cli import main
 from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig
+from rds_csi.driver import lifecycle as driver
 from tests.chart.combinations import COMBINATIONS, OPTIONAL
 from tests.chart.conftest import BASE, CHART, SIMULATED, Chart, container, merged, pod_specs
 

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from rds_csi import watch
 from rds_csi.config import ControllerConfig, DriverConfig
-from rds_csi.driver import Driver
+from rds_csi.driver import watch
+from rds_csi.driver.lifecycle import Driver
 from rds_csi.model.parameters import VolumeParameters
 from tests.unit.fakes.ssh import until
 from tests.unit.telemetry.test_scrape import ask, where

@@ -6,9 +6,9 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from rds_csi import driver
 from rds_csi.cli import main
 from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig
+from rds_csi.driver import lifecycle as driver
 
 KEYS = (
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDe0pA8syM7qrcHif4QzzRQpT6DRcwl3uGS2r6Qtf4EC one",

@@ -7,9 +7,9 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from rds_csi import driver
 from rds_csi.cli import main
 from rds_csi.doctor import command as doctor
+from rds_csi.driver import lifecycle as driver
 from rds_csi.simulator.command import simulate
 from tests.unit.test_cli import GOOD_CONTROLLER, GOOD_NODE, KEYS
 

@@ -11,8 +11,8 @@ import asyncssh
 import pytest
 from click.testing import CliRunner, Result
 
-from rds_csi import driver
 from rds_csi.cli import main
+from rds_csi.driver import lifecycle as driver
 from tests.unit.test_cli import KEYS
 
 ENCRYPTED: Final = b"""\

@@ -5,8 +5,8 @@ import random
 
 import pytest
 
+from rds_csi.driver.supervise import supervise
 from rds_csi.runtime.retry import RetryPolicy, delays
-from rds_csi.supervise import supervise
 
 pytestmark = pytest.mark.looptime
 

@@ -14,7 +14,7 @@ from structlog.testing import capture_logs
 
 from rds_csi.config import DriverConfig, NodeConfig
 from rds_csi.controller.admission import make_node_id
-from rds_csi.driver import Driver
+from rds_csi.driver.lifecycle import Driver
 from rds_csi.errors import NotReady
 from rds_csi.kubernetes.api import ApiServer
 from rds_csi.kubernetes.startup_taint import StartupTaint, removal
@@ -302,7 +302,7 @@ def test_outside_of_a_pod_the_driver_does_not_start(
 def test_a_node_without_it_does_not_carry_it() -> None:
     code = (
         "import sys; from pathlib import Path; from rds_csi.config import *\n"
-        "from rds_csi.driver import Driver\n"
+        "from rds_csi.driver.lifecycle import Driver\n"
         "shared = DriverConfig(endpoint=Path('/run/x.sock'), cluster_id='c')\n"
         "Driver(shared, None, NodeConfig(node_id='n'))\n"
         "print({'rds_csi.kubernetes.startup_taint', 'rds_csi.kubernetes.api', 'http.client'} & set(sys.modules))"

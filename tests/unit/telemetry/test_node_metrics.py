@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 from structlog.testing import capture_logs
 
+from rds_csi.driver.watch import NodeWatch
 from rds_csi.errors import CommandStuck, DriverError
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.parameters import ConnectionConfig
@@ -17,7 +18,6 @@ from rds_csi.nvme.reaper import Reaper
 from rds_csi.runtime.process import SubprocessRunner
 from rds_csi.telemetry.metrics import Metrics
 from rds_csi.telemetry.node_metrics import VOLUME_STATES, NodeMetrics
-from rds_csi.watch import NodeWatch
 from tests.unit.fakes.ssh import until
 from tests.unit.fakes.sysfs import HOST_NQN, OTHER_NQN, FakeSysfs
 from tests.unit.nvme.kernel import PREFIX, TARGET, A, Kernel

@@ -7,8 +7,8 @@ import pytest
 from prometheus_client import REGISTRY
 
 from rds_csi import __version__
+from rds_csi.driver.supervise import supervise
 from rds_csi.errors import VolumeNotFound
-from rds_csi.supervise import supervise
 from rds_csi.telemetry.metrics import Metrics
 from tests.unit.fakes.csi_services import FakeController, Slow, channel, serving
 from tests.unit.fakes.released_csi import ReleasedCsi

@@ -12,7 +12,7 @@ from structlog.testing import capture_logs
 
 from rds_csi.config import ConfigurationError, DriverConfig, NodeConfig, listen_address
 from rds_csi.csi import v1 as csi
-from rds_csi.driver import Driver
+from rds_csi.driver.lifecycle import Driver
 from rds_csi.node.staging import StagedVolume, StagingStore
 from tests.unit.fakes.ssh import until
 from tests.unit.telemetry.test_scrape import ask, where

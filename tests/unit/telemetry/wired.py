@@ -6,7 +6,7 @@ import asyncssh
 from prometheus_client.core import Metric
 
 from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig
-from rds_csi.driver import Driver
+from rds_csi.driver.lifecycle import Driver
 from rds_csi.model.parameters import VolumeParameters
 
 

@@ -16,15 +16,16 @@ from typing import TYPE_CHECKING, Any, Final
 
 import structlog
 
-from rds_csi import __version__, preflight
+from rds_csi import __version__
 from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig, listen_address
 from rds_csi.controller.admission import make_node_id
+from rds_csi.driver import preflight
+from rds_csi.driver.supervise import supervise
 from rds_csi.errors import DriverError, ShuttingDown
 from rds_csi.identity import Identity
 from rds_csi.rpc import RpcSettings, Server
 from rds_csi.runtime import threads
 from rds_csi.runtime.scope import Scope
-from rds_csi.supervise import supervise
 from rds_csi.telemetry import logs
 
 if TYPE_CHECKING:  # loaded only where metrics are on, for it brings prometheus-client
@@ -216,8 +217,8 @@ def _metrics(
     """The metrics, and the service that shows them; nothing where they are off."""
     if not config.metrics_address:
         return None, {}
+    from rds_csi.driver.watch import scrapes  # noqa: PLC0415
     from rds_csi.telemetry.metrics import Metrics  # noqa: PLC0415 - not where metrics are off
-    from rds_csi.watch import scrapes  # noqa: PLC0415
 
     served = {"controller": controller is not None, "node": node is not None}
     metrics = Metrics("all" if all(served.values()) else "controller" if controller else "node")
@@ -237,7 +238,7 @@ def _controller_part(
 
     watch = None
     if metrics is not None:
-        from rds_csi.watch import RdsWatch  # noqa: PLC0415
+        from rds_csi.driver.watch import RdsWatch  # noqa: PLC0415
 
         watch = RdsWatch(metrics)
     session = Session(
@@ -294,7 +295,7 @@ def _node_part(
 
     watch = None
     if metrics is not None:
-        from rds_csi.watch import NodeWatch  # noqa: PLC0415
+        from rds_csi.driver.watch import NodeWatch  # noqa: PLC0415
 
         watch = NodeWatch(metrics)
     runner = SubprocessRunner()

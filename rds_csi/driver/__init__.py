@@ -1,0 +1,1 @@
+"""The composition root: builds every room, runs them, ends them in order."""
