@@ -1,5 +1,5 @@
 """``python -m rds_csi`` is ``rds-csi``."""
 
-from rds_csi.cli import main
+from rds_csi.cli.main import main
 
 main()

@@ -10,7 +10,7 @@ import pytest
 import yaml
 from click.testing import CliRunner
 
-from rds_csi.cli import main
+from rds_csi.cli.main import main
 from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig
 from rds_csi.driver import lifecycle as driver
 from tests.chart.combinations import COMBINATIONS, OPTIONAL

@@ -37,7 +37,7 @@ def child(order: dict[str, Any]) -> int:
     for source, number in ((nothing, 0), (log, 1), (log, 2)):
         os.dup2(source, number)
     effects.watch(Path(order["plan"]), ignore=[order["log"], os.devnull])
-    from rds_csi.cli import main  # noqa: PLC0415
+    from rds_csi.cli.main import main  # noqa: PLC0415
 
     try:
         main(args=order["arguments"], prog_name="rds-csi")

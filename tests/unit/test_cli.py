@@ -6,7 +6,7 @@ import click
 import pytest
 from click.testing import CliRunner
 
-from rds_csi.cli import main
+from rds_csi.cli.main import main
 from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig
 from rds_csi.driver import lifecycle as driver
 

@@ -7,7 +7,7 @@ import click
 import pytest
 from click.testing import CliRunner, Result
 
-from rds_csi.cli import main
+from rds_csi.cli.main import main
 from rds_csi.doctor import command as doctor
 from rds_csi.driver import lifecycle as driver
 from rds_csi.simulator.command import simulate

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner
 
-from rds_csi.cli import main
+from rds_csi.cli.main import main
 from rds_csi.demo import command
 from rds_csi.lab import Lab, LabFailed, LabUnavailable, host
 from rds_csi.runtime.process import ENVIRONMENT, PACKAGES

@@ -11,7 +11,7 @@ import asyncssh
 import pytest
 from click.testing import CliRunner, Result
 
-from rds_csi.cli import main
+from rds_csi.cli.main import main
 from rds_csi.driver import lifecycle as driver
 from tests.unit.test_cli import KEYS
 

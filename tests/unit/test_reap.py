@@ -10,8 +10,8 @@ import pytest
 import structlog.testing
 from click.testing import CliRunner
 
-from rds_csi import reap
-from rds_csi.cli import main
+from rds_csi.cli import reap
+from rds_csi.cli.main import main
 from rds_csi.config import ConfigurationError, DriverConfig, NodeConfig
 from rds_csi.controller.admission import make_node_id
 from rds_csi.model.host_identity import host_identity

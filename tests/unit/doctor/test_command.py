@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 from click.testing import CliRunner, Result
 
-from rds_csi.cli import main
+from rds_csi.cli.main import main
 from rds_csi.doctor.check import Checks
 from tests.unit.test_cli import KEYS
 

@@ -240,7 +240,7 @@ def everything(**flags: Any) -> None:
 @click.option("--json", "as_json", is_flag=True, help="For programs.")
 def reap(*, dry_run: bool, settle: float, as_json: bool, give_up: str | None, **flags: Any) -> None:
     """Say of each NVMe connection of this host why it is kept; take down proven orphans."""
-    from rds_csi import reap as command  # noqa: PLC0415 - not needed to print the help
+    from rds_csi.cli import reap as command  # noqa: PLC0415 - not needed to print the help
     from rds_csi.runtime import threads  # noqa: PLC0415
     from rds_csi.telemetry import logs  # noqa: PLC0415
 
