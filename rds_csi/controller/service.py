@@ -9,7 +9,6 @@ from typing import Final
 
 import structlog
 
-from rds_csi import messages
 from rds_csi.controller.admission import (
     FORMATTED_KEY,
     GENERATION_KEY,
@@ -46,6 +45,7 @@ from rds_csi.model.volume import (
     volume_id,
 )
 from rds_csi.routeros import Disk, Disks, ailments, size_unknown
+from rds_csi.rpc import convert as messages
 from rds_csi.runtime.clock import Clock, SystemClock
 
 log = structlog.get_logger(__name__)

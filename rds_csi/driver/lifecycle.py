@@ -22,8 +22,8 @@ from rds_csi.controller.admission import make_node_id
 from rds_csi.driver import preflight
 from rds_csi.driver.supervise import supervise
 from rds_csi.errors import DriverError, ShuttingDown
-from rds_csi.identity import Identity
 from rds_csi.rpc import RpcSettings, Server
+from rds_csi.rpc.identity import Identity
 from rds_csi.runtime import threads
 from rds_csi.runtime.scope import Scope
 from rds_csi.telemetry import logs

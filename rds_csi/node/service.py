@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rds_csi import messages
 from rds_csi.controller.admission import FORMATTED_KEY, GENERATION_KEY, READONLY_KEY, SIZE_KEY
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import (
@@ -37,6 +36,7 @@ from rds_csi.node.stage import Stager
 from rds_csi.node.staging import StagingStore, check_volume_id
 from rds_csi.node.uses import Uses
 from rds_csi.node.wanted import Publish, Stage
+from rds_csi.rpc import convert as messages
 from rds_csi.runtime.process import Runner
 
 CONTENT_SOURCE_KEY = "contentSource"

@@ -21,7 +21,7 @@ import pytest
 from grpclib.client import Channel
 
 from rds_csi.csi import v1 as csi
-from rds_csi.messages import CONDITION_CAPABILITY_OF_CONTROLLER
+from rds_csi.rpc.convert import CONDITION_CAPABILITY_OF_CONTROLLER
 from tests.chart.conftest import SIMULATED, Chart, container, merged, one, pod_specs
 
 TABLE: dict[str, Any] = tomllib.loads((Path(__file__).with_name("sidecars.toml")).read_text())

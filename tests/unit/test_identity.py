@@ -3,7 +3,7 @@
 import pytest
 
 from rds_csi.csi import v1 as csi
-from rds_csi.identity import Identity
+from rds_csi.rpc.identity import Identity
 
 
 def identity(controller=True, ready=lambda: True):

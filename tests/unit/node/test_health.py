@@ -7,8 +7,8 @@ import pytest
 
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import PathNotFound
-from rds_csi.messages import add_condition
 from rds_csi.model.health import Ailment, Severity
+from rds_csi.rpc.convert import add_condition
 from tests.unit.fakes.node_host import FakeHost
 from tests.unit.node.calls import VOLUME, Calls, nqn
 from tests.unit.node.test_in_use import OTHER, published

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rds_csi.errors import VolumeNotFound
-from rds_csi.identity import Identity
+from rds_csi.rpc.identity import Identity
 from tests.unit.fakes.csi_services import FakeController, serving
 from tests.unit.fakes.released_csi import RELEASED
 

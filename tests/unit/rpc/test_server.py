@@ -11,8 +11,8 @@ from grpclib.protocol import Connection, H2Protocol
 
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import SocketUnusable
-from rds_csi.identity import Identity
 from rds_csi.rpc import RpcSettings, Server
+from rds_csi.rpc.identity import Identity
 from tests.unit.fakes.csi_services import FakeController, FakeNode, Slow, channel, serving
 from tests.unit.fakes.raw_http2 import RawClient
 from tests.unit.fakes.released_csi import ReleasedCsi

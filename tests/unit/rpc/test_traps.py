@@ -17,8 +17,8 @@ from structlog.testing import LogCapture, capture_logs
 
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import Code, OutcomeUnknown, VolumeNotFound
-from rds_csi.identity import Identity
 from rds_csi.rpc import RpcSettings, Server
+from rds_csi.rpc.identity import Identity
 from tests.unit.fakes.csi_services import (
     FakeController,
     FakeMetrics,
@@ -427,7 +427,7 @@ async def test_t15_errors_carry_no_details(path, released, controller):
 
 def test_t16_serving_imports_nothing_heavy():
     program = (
-        "import sys, json, rds_csi.rpc, rds_csi.identity, rds_csi.telemetry.logs\n"
+        "import sys, json, rds_csi.rpc, rds_csi.rpc.identity, rds_csi.telemetry.logs\n"
         "print(json.dumps(sorted(sys.modules)))"
     )
     root = Path(__file__).parents[3]
