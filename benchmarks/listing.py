@@ -26,7 +26,7 @@ from rds_csi.controller.pages import Listing
 from rds_csi.csi import v1 as csi
 from rds_csi.model.volume import AccessMode, Publication, Record, volume_id
 from rds_csi.routeros import Disks, Session, SessionSettings
-from rds_csi.routeros.clauses import PROPERTIES
+from rds_csi.routeros.fragments import PROPERTIES
 from rds_csi.runtime.clock import SystemClock
 from tests.unit.fakes.ssh import FakeRds, Process, public_text
 

@@ -19,8 +19,8 @@ from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import host_identity
 from rds_csi.node.connected import belongs
 from rds_csi.node.staging import StagingStore
+from rds_csi.nvme.arguments import is_our_nqn
 from rds_csi.nvme.child import Prover
-from rds_csi.nvme.connection import is_our_nqn
 from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.readiness import Timings
 from rds_csi.nvme.reaper import Finding, Reaper, Verdict

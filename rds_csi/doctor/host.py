@@ -12,7 +12,7 @@ from typing import Final
 from rds_csi.doctor.check import Checks
 from rds_csi.doctor.clock import ClockState
 from rds_csi.filesystem.mounts import Mounts
-from rds_csi.nvme.messages import MODPROBE
+from rds_csi.nvme.cli_errors import MODPROBE
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import ENVIRONMENT, PACKAGES, Runner
 

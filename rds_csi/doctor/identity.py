@@ -11,7 +11,7 @@ from typing import Final
 
 from rds_csi.doctor.check import Checks
 from rds_csi.model.host_identity import HostIdentity
-from rds_csi.nvme.connection import is_our_nqn
+from rds_csi.nvme.arguments import is_our_nqn
 from rds_csi.nvme.sysfs import Controller, Sysfs
 
 NVME_FILES: Final = Path("/etc/nvme")

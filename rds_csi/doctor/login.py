@@ -17,7 +17,7 @@ from rds_csi.errors import (
 )
 from rds_csi.routeros import Disks, Session, SessionSettings, System
 from rds_csi.routeros.settings import client_key, need_no_local_user, trusted_keys
-from rds_csi.routeros.system import parse_version
+from rds_csi.routeros.version import parse_version
 
 _SAFE: Final = ((7, 23, 4), (7, 24, 0), (7, 24, 2))
 """The SSH fixes came with the first on its branch, and with the last on that of the second."""

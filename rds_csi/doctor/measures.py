@@ -13,10 +13,11 @@ from rds_csi.doctor.initiator import TargetError
 from rds_csi.doctor.scratch import HOSTS, Bench
 from rds_csi.errors import DriverError, OutcomeUnknown, Unavailable
 from rds_csi.model.volume import MINIMUM_SIZE
-from rds_csi.routeros import Disk, commands, probes
+from rds_csi.routeros import Disk, commands
+from rds_csi.routeros import trials as probes
 from rds_csi.routeros.failures import explain
-from rds_csi.routeros.probes import Verdict, Volume
 from rds_csi.routeros.reply import Reply
+from rds_csi.routeros.trials import Verdict, Volume
 
 _LATER: Final = 2.0
 """Seconds until the command acts whose channel is closed before."""

@@ -13,7 +13,7 @@ from rds_csi.doctor.scratch import Bench, round_trip
 from rds_csi.doctor.unknowns import Finding, findings
 from rds_csi.model.volume import GIB, MINIMUM_SIZE
 from rds_csi.routeros import Capacity, Disks, Session, System, ailments
-from rds_csi.routeros.survey import Entry, Survey
+from rds_csi.routeros.inventory import Entry, Survey
 
 POLICIES: Final = frozenset({"ssh", "read", "write", "test"})
 """What the RouterOS user's group has to grant, and all that it should."""

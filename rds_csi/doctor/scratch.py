@@ -20,8 +20,8 @@ from rds_csi.doctor.node import Address, check_nvme
 from rds_csi.errors import DriverError, RouterOSError, VolumeNotFound
 from rds_csi.model.volume import MINIMUM_SIZE, AccessMode, Publication, Record, owner_tag
 from rds_csi.routeros import Disk, Disks, Session
-from rds_csi.routeros.probes import Volume
-from rds_csi.routeros.survey import SCRATCH, Survey
+from rds_csi.routeros.inventory import SCRATCH, Survey
+from rds_csi.routeros.trials import Volume
 
 T = TypeVar("T")
 HOSTS: Final = (

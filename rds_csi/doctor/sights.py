@@ -8,7 +8,7 @@ from typing import Final
 
 from rds_csi.doctor.initiator import TargetError
 from rds_csi.doctor.scratch import HOSTS, Bench
-from rds_csi.routeros.probes import Volume
+from rds_csi.routeros.trials import Volume
 
 MARK: Final = b"written by rds-csi doctor"
 _ANNOUNCED: Final = 2.0

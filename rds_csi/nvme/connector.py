@@ -44,13 +44,13 @@ from rds_csi.errors import (
 )
 from rds_csi.model.host_identity import HostIdentity
 from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.nvme.arguments import is_our_nqn, run_connect
 from rds_csi.nvme.child import Prover
-from rds_csi.nvme.connection import is_our_nqn, run_connect
+from rds_csi.nvme.cli_errors import MODPROBE, connect_error, says_already_connected
+from rds_csi.nvme.live_settings import Settings
 from rds_csi.nvme.locks import NqnLocks
-from rds_csi.nvme.messages import MODPROBE, connect_error, says_already_connected
 from rds_csi.nvme.readiness import DeviceNumber, Readiness, Timings, device_number
 from rds_csi.nvme.removal import Remover
-from rds_csi.nvme.settings import Settings
 from rds_csi.nvme.sysfs import Controller, Namespace, Sysfs
 from rds_csi.runtime.process import Runner
 from rds_csi.runtime.retry import RetryPolicy, is_transient, retrying

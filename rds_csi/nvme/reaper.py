@@ -20,7 +20,7 @@ from typing import Final, Protocol
 import structlog
 
 from rds_csi.errors import DriverError
-from rds_csi.nvme.connection import is_our_nqn
+from rds_csi.nvme.arguments import is_our_nqn
 from rds_csi.nvme.sysfs import Subsystem
 from rds_csi.runtime.clock import Clock, SystemClock
 

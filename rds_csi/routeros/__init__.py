@@ -1,12 +1,12 @@
 """The RDS as the driver sees it: volumes, over one SSH connection to RouterOS."""
 
-from rds_csi.routeros.diagnosis import ailments
 from rds_csi.routeros.disk import Capacity, Disk
+from rds_csi.routeros.disk_health import ailments
 from rds_csi.routeros.disks import Disks
 from rds_csi.routeros.failures import size_unknown
 from rds_csi.routeros.session import Session
 from rds_csi.routeros.settings import SessionSettings
-from rds_csi.routeros.system import System
+from rds_csi.routeros.version import System
 
 __all__ = [
     "Capacity",

@@ -11,7 +11,7 @@ from itertools import takewhile
 from typing import Final
 
 from rds_csi.model.volume import Record, owner_prefixes
-from rds_csi.routeros.clauses import (
+from rds_csi.routeros.fragments import (
     attempt,
     block,
     disks,
@@ -39,7 +39,7 @@ from rds_csi.routeros.clauses import (
     wait_until,
     when,
 )
-from rds_csi.routeros.script import (
+from rds_csi.routeros.quoting import (
     check_file_path,
     check_host_nqn,
     check_slot,

@@ -23,7 +23,8 @@ from rds_csi.errors import (
     Unavailable,
     UntrustedHostKey,
 )
-from rds_csi.routeros import commands, script
+from rds_csi.routeros import commands
+from rds_csi.routeros import quoting as script
 from rds_csi.routeros.exchange import Exchange
 from rds_csi.routeros.failures import explain
 from rds_csi.routeros.reply import decode
@@ -35,7 +36,7 @@ from rds_csi.routeros.settings import (
     need_no_local_user,
     trusted_keys,
 )
-from rds_csi.routeros.system import System, parse_version, read_system, require_supported
+from rds_csi.routeros.version import System, parse_version, read_system, require_supported
 from rds_csi.runtime.clock import Clock
 from rds_csi.runtime.retry import RetryPolicy, delays
 

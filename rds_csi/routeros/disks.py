@@ -33,10 +33,10 @@ from rds_csi.model.volume import Record, owner_prefixes
 from rds_csi.routeros import commands
 from rds_csi.routeros.disk import Capacity, Disk
 from rds_csi.routeros.failures import explain, is_locked, refused, size_unknown
+from rds_csi.routeros.quoting import check_file_path, check_slot
 from rds_csi.routeros.reply import Reply, as_items, as_text
-from rds_csi.routeros.script import check_file_path, check_slot
 from rds_csi.routeros.session import Session
-from rds_csi.routeros.system import System, read_system
+from rds_csi.routeros.version import System, read_system
 from rds_csi.runtime.retry import RetryPolicy, delays, retrying
 
 log = structlog.get_logger(__name__)

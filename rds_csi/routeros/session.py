@@ -16,12 +16,12 @@ import asyncssh
 import structlog
 
 from rds_csi.errors import DriverError, OutcomeUnknown, Unavailable
-from rds_csi.routeros import script
+from rds_csi.routeros import quoting as script
 from rds_csi.routeros.connection import Connection
 from rds_csi.routeros.exchange import Exchange
 from rds_csi.routeros.reply import Reply, decode
 from rds_csi.routeros.settings import SessionSettings
-from rds_csi.routeros.system import System
+from rds_csi.routeros.version import System
 from rds_csi.runtime.causes import note
 from rds_csi.runtime.clock import Clock, SystemClock
 

@@ -13,7 +13,7 @@ import pytest
 
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.model.parameters import Target as Address
-from rds_csi.nvme.connection import connect_arguments
+from rds_csi.nvme.arguments import connect_arguments
 from tests.lab.application import tell
 from tests.lab.target import Target
 

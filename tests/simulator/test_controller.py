@@ -28,7 +28,7 @@ from rds_csi.errors import (
 )
 from rds_csi.model.host_identity import host_identity
 from rds_csi.model.volume import GIB, MIB, AccessMode, Publication, Record, volume_id
-from rds_csi.routeros import clauses
+from rds_csi.routeros import fragments as clauses
 
 from .conftest import CLUSTER, OWNER, Rds
 from .volumes import changes

@@ -11,7 +11,8 @@ from rds_csi.errors import (
     VolumeNotFound,
 )
 from rds_csi.model.volume import GIB, MIB, owner_tag, volume_id
-from rds_csi.routeros import Disks, clauses
+from rds_csi.routeros import Disks
+from rds_csi.routeros import fragments as clauses
 
 from .conftest import BASE, OWNER, PREFIX, Rds
 from .volumes import HOST, LEGACY, SLOT, changes, create, path_of, record

@@ -7,7 +7,8 @@ import pytest
 
 from rds_csi.errors import Code, ConcurrentChange, OutcomeUnknown, RouterOSError
 from rds_csi.model.volume import MIB, AccessMode, Publication, Record
-from rds_csi.routeros import Disks, clauses, commands
+from rds_csi.routeros import Disks, commands
+from rds_csi.routeros import fragments as clauses
 from rds_csi.runtime.retry import RetryPolicy
 
 from .conftest import Rds

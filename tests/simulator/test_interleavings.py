@@ -18,10 +18,11 @@ from typing import Any
 import pytest
 
 from rds_csi.model.volume import MIB, AccessMode, Publication, Record
-from rds_csi.routeros import clauses, commands
+from rds_csi.routeros import commands
+from rds_csi.routeros import fragments as clauses
 from rds_csi.routeros.failures import is_locked
+from rds_csi.routeros.quoting import wrap
 from rds_csi.routeros.reply import read
-from rds_csi.routeros.script import wrap
 from rds_csi.simulator import Simulator
 from rds_csi.simulator.menus.addresses import AddressMenu
 from rds_csi.simulator.parser import parse

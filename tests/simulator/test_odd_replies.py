@@ -14,7 +14,18 @@ from hypothesis import strategies as st
 
 from rds_csi.errors import OPEN, DriverError, NotOurs, PoolFull, RouterOSError
 from rds_csi.model.volume import MIB, Record, owner_prefixes
-from rds_csi.routeros import Disk, Disks, clauses, commands, failures, script
+from rds_csi.routeros import (
+    Disk,
+    Disks,
+    commands,
+    failures,
+)
+from rds_csi.routeros import (
+    fragments as clauses,
+)
+from rds_csi.routeros import (
+    quoting as script,
+)
 from rds_csi.routeros.exchange import Exchange
 from rds_csi.routeros.reply import Reply
 from rds_csi.simulator import Simulator

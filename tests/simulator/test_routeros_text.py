@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 
 from rds_csi.errors import DriverError
 from rds_csi.model.volume import MIB, AccessMode, Publication, Record, owner_tag, volume_id
-from rds_csi.routeros import commands, script
+from rds_csi.routeros import commands
+from rds_csi.routeros import quoting as script
 from rds_csi.routeros.reply import read
 from rds_csi.simulator import Simulator
 from rds_csi.simulator.journal import Exec

@@ -7,7 +7,7 @@ import pytest
 
 from rds_csi.model.host_identity import HostIdentity
 from rds_csi.model.parameters import ConnectionConfig, Target
-from rds_csi.nvme.connection import connect_arguments, connect_file, connect_json, is_our_nqn
+from rds_csi.nvme.arguments import connect_arguments, connect_file, connect_json, is_our_nqn
 
 NQN = "nqn.2000-02.com.mikrotik:pvc-" + "0" * 28
 TARGET = Target("192.0.2.1", 4420, NQN)

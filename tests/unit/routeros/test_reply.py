@@ -28,7 +28,7 @@ from rds_csi.routeros.reply import (
     excerpt,
     read,
 )
-from rds_csi.routeros.system import System, parse_version, read_system, require_supported
+from rds_csi.routeros.version import System, parse_version, read_system, require_supported
 
 N = "0123456789abcdef"
 

@@ -6,7 +6,8 @@ from hypothesis import strategies as st
 
 from rds_csi.errors import InvalidRequest
 from rds_csi.model.volume import AccessMode, Publication, Record, volume_id
-from rds_csi.routeros import commands, script
+from rds_csi.routeros import commands
+from rds_csi.routeros import quoting as script
 
 NONCE = "0123456789abcdef"
 LEGACY = "pvc-0f923194-922a-5dd8-b376-c2c6ccb56dd8"

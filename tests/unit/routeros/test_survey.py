@@ -9,11 +9,12 @@ import pytest
 
 from rds_csi.errors import InvalidRequest, NotReady, RouterOSError
 from rds_csi.model.volume import Record
-from rds_csi.routeros import Session, probes
-from rds_csi.routeros.probes import Verdict, Volume
+from rds_csi.routeros import Session
+from rds_csi.routeros import trials as probes
+from rds_csi.routeros.inventory import Group, Survey, read_clock
+from rds_csi.routeros.quoting import MAXIMUM_LINE, wrap
 from rds_csi.routeros.reply import Reply
-from rds_csi.routeros.script import MAXIMUM_LINE, wrap
-from rds_csi.routeros.survey import Group, Survey, read_clock
+from rds_csi.routeros.trials import Verdict, Volume
 from tests.unit.fakes.ssh import FakeRds, Process, succeed
 
 NOON = datetime(2026, 11, 21, 12, 0, 5, tzinfo=UTC)

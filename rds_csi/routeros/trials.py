@@ -8,7 +8,8 @@ printed. A line that RouterOS cannot parse tries nothing.
 from typing import Final, NamedTuple
 
 from rds_csi.model.volume import Record
-from rds_csi.routeros.clauses import (
+from rds_csi.routeros.commands import show
+from rds_csi.routeros.fragments import (
     block,
     files,
     find_disk,
@@ -20,9 +21,7 @@ from rds_csi.routeros.clauses import (
     require_users,
     when,
 )
-from rds_csi.routeros.commands import show
-from rds_csi.routeros.reply import Reply
-from rds_csi.routeros.script import (
+from rds_csi.routeros.quoting import (
     MAXIMUM_LINE,
     check_file_path,
     check_host_nqn,
@@ -31,6 +30,7 @@ from rds_csi.routeros.script import (
     number,
     quote,
 )
+from rds_csi.routeros.reply import Reply
 
 SUCCEEDS: Final = ":put csi-doctor"
 UNKNOWN: Final = "/csi-doctor"

@@ -17,7 +17,7 @@ from rds_csi.errors import CommandFailed
 from rds_csi.model.host_identity import HostIdentity
 from rds_csi.model.parameters import ConnectionConfig, Target
 from rds_csi.model.volume import is_volume_id
-from rds_csi.nvme.messages import says_unknown_option
+from rds_csi.nvme.cli_errors import says_unknown_option
 from rds_csi.runtime.process import Runner
 
 TRANSPORT: Final = "tcp"

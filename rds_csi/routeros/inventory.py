@@ -10,11 +10,11 @@ from typing import Any, Final
 
 from rds_csi.errors import RouterOSError
 from rds_csi.model.volume import owner_tag
-from rds_csi.routeros.clauses import block, locked, print_json, when
 from rds_csi.routeros.disk import Disk
 from rds_csi.routeros.failures import explain
+from rds_csi.routeros.fragments import block, locked, print_json, when
+from rds_csi.routeros.quoting import check_file_path, quote, quote_pattern
 from rds_csi.routeros.reply import Reply, as_boolean, as_integer, as_text
-from rds_csi.routeros.script import check_file_path, quote, quote_pattern
 from rds_csi.routeros.session import Session
 
 SCRATCH: Final = re.compile(r"doctor-[0-9a-f]{24}")

@@ -18,11 +18,7 @@ import structlog
 from rds_csi.errors import ConnectFailed, ConnectRejected
 from rds_csi.model.host_identity import HostIdentity
 from rds_csi.model.parameters import ConnectionConfig, Target
-from rds_csi.nvme.connection import (
-    TRANSPORT,
-    kernel_ctrl_loss_tmo,
-    kernel_fast_io_fail_tmo,
-)
+from rds_csi.nvme.arguments import TRANSPORT, kernel_ctrl_loss_tmo, kernel_fast_io_fail_tmo
 from rds_csi.nvme.sysfs import Controller, Sysfs
 
 log = structlog.get_logger(__name__)

@@ -10,7 +10,7 @@ import hashlib
 from typing import Final
 
 from rds_csi.model.volume import is_legacy_id, owner_prefixes, owner_tag
-from rds_csi.routeros.script import check_slot, quote, quote_pattern
+from rds_csi.routeros.quoting import check_slot, quote, quote_pattern
 
 PROPERTIES: Final = (
     "slot",
