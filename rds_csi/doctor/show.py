@@ -10,7 +10,7 @@ from rich.text import Text
 
 from rds_csi import __version__
 from rds_csi.doctor.check import Check, Checks, Status
-from rds_csi.doctor.unknowns import Finding
+from rds_csi.doctor.rds.unknowns import Finding
 
 _MARKS: Final = {
     Status.OK: Text("✓", style="green"),

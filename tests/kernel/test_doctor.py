@@ -6,9 +6,9 @@ from pathlib import Path
 
 from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig, volume_defaults
 from rds_csi.demo.kubelet import Kubernetes
-from rds_csi.doctor import node as node_checks
-from rds_csi.doctor import rds as rds_checks
 from rds_csi.doctor.check import Checks, Status
+from rds_csi.doctor.node import checks as node_checks
+from rds_csi.doctor.rds import checks as rds_checks
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.runtime.process import SubprocessRunner
 from tests.lab.processes import Driver

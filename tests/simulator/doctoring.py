@@ -11,8 +11,8 @@ import asyncssh
 
 from rds_csi.config import ControllerConfig, DriverConfig, volume_defaults
 from rds_csi.doctor.check import Check, Status
-from rds_csi.doctor.rds import Examination, examine
-from rds_csi.doctor.scratch import Bench
+from rds_csi.doctor.rds.checks import Examination, examine
+from rds_csi.doctor.rds.scratch import Bench
 from rds_csi.simulator import Simulator
 
 from .conftest import BASE, CLUSTER, Rds

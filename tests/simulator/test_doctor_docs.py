@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from rds_csi.doctor.rds import Examination
+from rds_csi.doctor.rds.checks import Examination
 from rds_csi.doctor.show import show
 
 from .conftest import BASE, OWNER, PREFIX

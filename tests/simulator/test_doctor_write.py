@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from rds_csi.doctor import measures
 from rds_csi.doctor.check import Checks, Status
-from rds_csi.doctor.measures import Measured
-from rds_csi.doctor.scratch import Bench, round_trip, scratch_owner
-from rds_csi.doctor.unknowns import NOT_FROM_HERE, QUESTIONS
+from rds_csi.doctor.rds import measures
+from rds_csi.doctor.rds.measures import Measured
+from rds_csi.doctor.rds.scratch import Bench, round_trip, scratch_owner
+from rds_csi.doctor.rds.unknowns import NOT_FROM_HERE, QUESTIONS
 from rds_csi.model.volume import Record, owner_tag
 from rds_csi.simulator.faults import FaultKind
 
@@ -136,7 +136,7 @@ async def test_an_export_that_does_not_keep_what_is_written(
     async def forget(*_: object) -> None:
         pass
 
-    monkeypatch.setattr("rds_csi.doctor.initiator.Initiator.write", forget)
+    monkeypatch.setattr("rds_csi.doctor.rds.initiator.Initiator.write", forget)
     checks = Checks()
     await round_trip(checks, doctor.bench(), ("127.0.0.1", doctor.nvme_port))
     assert checks.results[-1].status is Status.FAILED

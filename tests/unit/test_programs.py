@@ -5,7 +5,7 @@ import re
 from pathlib import Path
 
 import rds_csi
-from rds_csi.doctor.host import PROGRAMS
+from rds_csi.doctor.node.prerequisites import PROGRAMS
 from rds_csi.lab import host
 from rds_csi.runtime.process import PACKAGES
 

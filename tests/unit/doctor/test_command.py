@@ -44,7 +44,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[dict[str, Any]]:
         checks.ok("kernel", "there")
         return checks
 
-    monkeypatch.setattr("rds_csi.doctor.node.examine", examine)
+    monkeypatch.setattr("rds_csi.doctor.node.checks.examine", examine)
     return calls
 
 

@@ -7,8 +7,8 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from rds_csi.doctor import initiator
-from rds_csi.doctor.initiator import TargetError, connected
+from rds_csi.doctor.rds import initiator
+from rds_csi.doctor.rds.initiator import TargetError, connected
 from tests.unit.doctor.places import Silent
 
 NQN = "nqn.2000-02.com.mikrotik:x"

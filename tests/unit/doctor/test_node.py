@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rds_csi.doctor.check import Status
-from rds_csi.doctor.clock import ClockState, clock_state
+from rds_csi.doctor.node.time_sync import ClockState, clock_state
 from rds_csi.runtime.process import Result
 from tests.unit.doctor.places import IDENTITY, PREFIX, VOLUME, FakeNode, named, not_ok, one
 

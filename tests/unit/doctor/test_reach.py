@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from rds_csi.doctor.check import Checks, Status
-from rds_csi.doctor.node import check_nvme
+from rds_csi.doctor.node.checks import check_nvme
 from rds_csi.doctor.reach import NVME, SSH, Answer, Service, reach
 from tests.unit.doctor.places import Silent
 

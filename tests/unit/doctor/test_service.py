@@ -14,7 +14,7 @@ from grpclib.server import Server
 
 from rds_csi.csi import v1 as csi
 from rds_csi.doctor.check import Check, Checks, Status
-from rds_csi.doctor.service import check_socket
+from rds_csi.doctor.node.driver_socket import check_socket
 from tests.unit.doctor.places import Silent
 
 NAME = "csi.rds-csi.io"
@@ -87,7 +87,7 @@ async def test_a_socket_that_a_killed_driver_left(tmp_path: Path) -> None:
 async def test_a_program_that_takes_the_connection_and_says_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("rds_csi.doctor.service._TIMEOUT", 0.05)
+    monkeypatch.setattr("rds_csi.doctor.node.driver_socket._TIMEOUT", 0.05)
     endpoint = tmp_path / "csi.sock"
     silent = Silent()
     async with await asyncio.start_unix_server(silent, str(endpoint)):

@@ -7,10 +7,10 @@ from typing import Final
 
 from rds_csi.config import ControllerConfig, DriverConfig
 from rds_csi.doctor.check import Checks
-from rds_csi.doctor.login import connect
-from rds_csi.doctor.node import check_nvme
-from rds_csi.doctor.scratch import Bench, round_trip
-from rds_csi.doctor.unknowns import Finding, findings
+from rds_csi.doctor.node.checks import check_nvme
+from rds_csi.doctor.rds.login import connect
+from rds_csi.doctor.rds.scratch import Bench, round_trip
+from rds_csi.doctor.rds.unknowns import Finding, findings
 from rds_csi.model.volume import GIB, MINIMUM_SIZE
 from rds_csi.routeros import Capacity, Disks, Session, System, ailments
 from rds_csi.routeros.inventory import Entry, Survey

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 
 from rds_csi.doctor.check import Checks
-from rds_csi.doctor.clock import ClockState
+from rds_csi.doctor.node.time_sync import ClockState
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.nvme.cli_errors import MODPROBE
 from rds_csi.nvme.sysfs import Sysfs

@@ -9,8 +9,9 @@ from typing import Final
 from rds_csi.config import DriverConfig, NodeConfig
 from rds_csi.controller.admission import make_node_id
 from rds_csi.doctor.check import Checks
-from rds_csi.doctor.clock import ClockState, clock_state
-from rds_csi.doctor.host import (
+from rds_csi.doctor.node.driver_socket import check_socket
+from rds_csi.doctor.node.host_nqn import NVME_FILES, check_identity
+from rds_csi.doctor.node.prerequisites import (
     check_clock,
     check_kernel,
     check_kubelet_directory,
@@ -18,9 +19,8 @@ from rds_csi.doctor.host import (
     check_state_directory,
     which,
 )
-from rds_csi.doctor.identity import NVME_FILES, check_identity
+from rds_csi.doctor.node.time_sync import ClockState, clock_state
 from rds_csi.doctor.reach import NVME, SSH, Answer, reach
-from rds_csi.doctor.service import check_socket
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import host_identity
 from rds_csi.nvme.connector import FABRICS

@@ -6,8 +6,8 @@ Each raises :class:`TargetError` where no connection comes to be.
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from rds_csi.doctor.initiator import TargetError
-from rds_csi.doctor.scratch import HOSTS, Bench
+from rds_csi.doctor.rds.initiator import TargetError
+from rds_csi.doctor.rds.scratch import HOSTS, Bench
 from rds_csi.routeros.trials import Volume
 
 MARK: Final = b"written by rds-csi doctor"

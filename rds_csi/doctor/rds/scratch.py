@@ -15,8 +15,8 @@ from typing import Any, Final, TypeVar
 
 from rds_csi.config import ControllerConfig, DriverConfig
 from rds_csi.doctor.check import Checks
-from rds_csi.doctor.initiator import Initiator, TargetError, connected
-from rds_csi.doctor.node import Address, check_nvme
+from rds_csi.doctor.node.checks import Address, check_nvme
+from rds_csi.doctor.rds.initiator import Initiator, TargetError, connected
 from rds_csi.errors import DriverError, RouterOSError, VolumeNotFound
 from rds_csi.model.volume import MINIMUM_SIZE, AccessMode, Publication, Record, owner_tag
 from rds_csi.routeros import Disk, Disks, Session

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
-from rds_csi.doctor import measures
-from rds_csi.doctor.measures import Measured
-from rds_csi.doctor.scratch import Bench
+from rds_csi.doctor.rds import measures
+from rds_csi.doctor.rds.measures import Measured
+from rds_csi.doctor.rds.scratch import Bench
 from rds_csi.errors import DriverError
 
 NOT_FROM_HERE: Final = "not measurable from here because"

@@ -8,9 +8,9 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Final, NamedTuple
 
-from rds_csi.doctor import sights
-from rds_csi.doctor.initiator import TargetError
-from rds_csi.doctor.scratch import HOSTS, Bench
+from rds_csi.doctor.rds import host_view as sights
+from rds_csi.doctor.rds.initiator import TargetError
+from rds_csi.doctor.rds.scratch import HOSTS, Bench
 from rds_csi.errors import DriverError, OutcomeUnknown, Unavailable
 from rds_csi.model.volume import MINIMUM_SIZE
 from rds_csi.routeros import Disk, commands

@@ -11,7 +11,7 @@ from typing import Final
 from rds_csi import __version__
 from rds_csi.config import ControllerConfig, DriverConfig
 from rds_csi.doctor.check import Check, Status
-from rds_csi.doctor.rds import Examination
+from rds_csi.doctor.rds.checks import Examination
 from rds_csi.doctor.show import verdict
 from rds_csi.model.volume import GIB
 
