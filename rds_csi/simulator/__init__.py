@@ -6,7 +6,7 @@ What is imitated on which evidence stands in ``docs/fidelity.md``. It shares no 
 driver, so that no misunderstanding can be shared either.
 """
 
-from rds_csi.simulator.faults import Fault, Quirks
+from rds_csi.simulator.device.faults import Fault, Quirks
 from rds_csi.simulator.simulator import Simulator
 
 __all__ = ["Fault", "Quirks", "Simulator"]

@@ -16,9 +16,9 @@ import asyncssh
 import click
 
 from rds_csi.simulator.control import ControlServer
-from rds_csi.simulator.faults import Quirks
+from rds_csi.simulator.device.faults import Quirks
+from rds_csi.simulator.language.values import RuntimeFault
 from rds_csi.simulator.simulator import CannotListen, Simulator, parse_version
-from rds_csi.simulator.values import RuntimeFault
 
 _MISTAKES: Final = (ValueError, OSError, RuntimeFault, asyncssh.Error)
 _SIZE_UNITS: Final = {"": 1, "K": 2**10, "M": 2**20, "G": 2**30, "T": 2**40}

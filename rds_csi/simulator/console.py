@@ -6,18 +6,16 @@ from typing import Final
 
 import asyncssh
 
-from rds_csi.simulator.access import Rights, rights_of
-from rds_csi.simulator.device import Device
-from rds_csi.simulator.faults import Fault
-from rds_csi.simulator.grammar import Grammar
-from rds_csi.simulator.interpreter import Interpreter, PromptSignal, ReturnSignal
+from rds_csi.simulator.device.access import Rights, rights_of
+from rds_csi.simulator.device.device import Device
+from rds_csi.simulator.device.faults import Fault
 from rds_csi.simulator.journal import Exec
-from rds_csi.simulator.language import run_language_command
-from rds_csi.simulator.menus.kept import KINDS, kept
-from rds_csi.simulator.menus.tree import MenuTree, grammar
-from rds_csi.simulator.parser import parse
-from rds_csi.simulator.scanner import ParseFault
-from rds_csi.simulator.syntax import (
+from rds_csi.simulator.language.builtins import run_language_command
+from rds_csi.simulator.language.grammar import Grammar
+from rds_csi.simulator.language.interpreter import Interpreter, PromptSignal, ReturnSignal
+from rds_csi.simulator.language.parser import parse
+from rds_csi.simulator.language.scanner import ParseFault
+from rds_csi.simulator.language.syntax import (
     ArrayLiteral,
     Binary,
     Command,
@@ -29,7 +27,9 @@ from rds_csi.simulator.syntax import (
     Text,
     Unary,
 )
-from rds_csi.simulator.values import RuntimeFault
+from rds_csi.simulator.language.values import RuntimeFault
+from rds_csi.simulator.menus.administration import KINDS, kept
+from rds_csi.simulator.menus.tree import MenuTree, grammar
 
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
 _ERROR_END: Final = "\n"

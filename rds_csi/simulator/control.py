@@ -12,8 +12,8 @@ from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Final, Self
 
+from rds_csi.simulator.language.values import RuntimeFault
 from rds_csi.simulator.simulator import Simulator
-from rds_csi.simulator.values import RuntimeFault
 
 _MAXIMUM_LINE: Final = 64 * 1024**2
 

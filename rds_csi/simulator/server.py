@@ -12,10 +12,10 @@ import asyncssh
 import structlog
 
 from rds_csi.simulator.console import Console
-from rds_csi.simulator.faults import Fault, Faults, Quirks
-from rds_csi.simulator.interpreter import PromptSignal
+from rds_csi.simulator.device.faults import Fault, Faults, Quirks
 from rds_csi.simulator.journal import Exec, Journal
-from rds_csi.simulator.values import from_text
+from rds_csi.simulator.language.interpreter import PromptSignal
+from rds_csi.simulator.language.values import from_text
 
 log = structlog.get_logger(__name__)
 

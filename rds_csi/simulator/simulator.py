@@ -9,19 +9,19 @@ from typing import Final, Literal, Self
 
 import asyncssh
 
-from rds_csi.simulator.configfs import prepare
 from rds_csi.simulator.console import Console
-from rds_csi.simulator.device import Device, Settings
-from rds_csi.simulator.export import Bookkeeper, Exporter
-from rds_csi.simulator.faults import Faults, Quirks
-from rds_csi.simulator.files import normalise
-from rds_csi.simulator.grammar import Version
-from rds_csi.simulator.interpreter import PromptSignal
+from rds_csi.simulator.device.configfs import prepare
+from rds_csi.simulator.device.device import Device, Settings
+from rds_csi.simulator.device.export import Bookkeeper, Exporter
+from rds_csi.simulator.device.faults import Faults, Quirks
+from rds_csi.simulator.device.files import normalise
+from rds_csi.simulator.device.nvmet import Nvmet
+from rds_csi.simulator.device.store import Disk
 from rds_csi.simulator.journal import Exec, Journal
-from rds_csi.simulator.nvmet import Nvmet
+from rds_csi.simulator.language.grammar import Version
+from rds_csi.simulator.language.interpreter import PromptSignal
+from rds_csi.simulator.language.values import RuntimeFault, from_text, to_text
 from rds_csi.simulator.server import Server
-from rds_csi.simulator.store import Disk
-from rds_csi.simulator.values import RuntimeFault, from_text, to_text
 
 TIB: Final = 1024**4
 DEFAULT_POOLS: Final[Mapping[str, int]] = {"raid10": 16 * TIB}

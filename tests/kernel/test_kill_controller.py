@@ -16,7 +16,7 @@ from grpclib.exceptions import StreamTerminatedError
 from rds_csi.csi import v1 as csi
 from rds_csi.demo import data
 from rds_csi.demo.kubelet import Claim, Kubernetes
-from rds_csi.simulator.faults import FaultKind
+from rds_csi.simulator.device.faults import FaultKind
 from tests.lab.processes import Driver
 from tests.lab.waiting import converge, until
 from tests.lab.world import World, claim

@@ -8,7 +8,7 @@ import errno
 import shutil
 from pathlib import Path
 
-from rds_csi.simulator.configfs import ConfigFs
+from rds_csi.simulator.device.configfs import ConfigFs
 
 ATTRIBUTES = {
     "subsystems": ("attr_allow_any_host", "attr_serial", "attr_model", "attr_cntlid_min"),

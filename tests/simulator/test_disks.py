@@ -16,7 +16,7 @@ from rds_csi.errors import (
 )
 from rds_csi.model.volume import GIB, MIB, round_up, volume_id
 from rds_csi.routeros import Disks
-from rds_csi.simulator.values import RuntimeFault
+from rds_csi.simulator.language.values import RuntimeFault
 
 from .conftest import BASE, OWNER, PREFIX, Rds
 from .volumes import HOST, LEGACY, SLOT, changes, create, path_of, record

@@ -24,9 +24,9 @@ from rds_csi.routeros.failures import is_locked
 from rds_csi.routeros.quoting import wrap
 from rds_csi.routeros.reply import read
 from rds_csi.simulator import Simulator
+from rds_csi.simulator.language.parser import parse
+from rds_csi.simulator.language.values import Id, Value
 from rds_csi.simulator.menus.addresses import AddressMenu
-from rds_csi.simulator.parser import parse
-from rds_csi.simulator.values import Id, Value
 
 from .conftest import BASE, OWNER, PREFIX
 from .volumes import SLOT, path_of, record

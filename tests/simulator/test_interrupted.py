@@ -11,7 +11,7 @@ import pytest
 
 from rds_csi.controller.service import Controller
 from rds_csi.errors import OutcomeUnknown, Unavailable
-from rds_csi.simulator.faults import FaultKind
+from rds_csi.simulator.device.faults import FaultKind
 
 from .conftest import Rds
 from .test_controller import (

@@ -29,7 +29,7 @@ from rds_csi.routeros import (
 from rds_csi.routeros.exchange import Exchange
 from rds_csi.routeros.reply import Reply
 from rds_csi.simulator import Simulator
-from rds_csi.simulator.values import RuntimeFault, Value
+from rds_csi.simulator.language.values import RuntimeFault, Value
 
 from .conftest import BASE, OWNER, PREFIX, Rds
 from .volumes import SLOT, create, path_of, record

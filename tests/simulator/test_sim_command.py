@@ -15,9 +15,9 @@ import asyncssh
 import pytest
 from click.testing import CliRunner
 
-from rds_csi.simulator import configfs
 from rds_csi.simulator.command import load_host_key, parse_pool, parse_size, simulate
 from rds_csi.simulator.control import Control
+from rds_csi.simulator.device import configfs
 
 KEY = asyncssh.generate_private_key("ssh-ed25519")
 BUDGET = 60.0

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rds_csi.simulator import Simulator
-from rds_csi.simulator.store import Store
+from rds_csi.simulator.device.store import Store
 
 GIB = 1024**3
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rds_csi.simulator import Simulator
-from rds_csi.simulator.nvmet import Nvmet
+from rds_csi.simulator.device.nvmet import Nvmet
 from tests.simulator.fake_configfs import FakeConfigFs
 
 GIB = 1024**3

@@ -10,9 +10,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rds_csi.simulator import Simulator
-from rds_csi.simulator.grammar import Grammar, MenuNode
-from rds_csi.simulator.parser import parse
-from rds_csi.simulator.scanner import ParseFault
+from rds_csi.simulator.language.grammar import Grammar, MenuNode
+from rds_csi.simulator.language.parser import parse
+from rds_csi.simulator.language.scanner import ParseFault
 
 settings.register_profile("box", deadline=None, max_examples=50)
 BOX = settings.get_profile("box")

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rds_csi.simulator import Simulator
-from rds_csi.simulator.printing import grouped, rounded
+from rds_csi.simulator.menus.printing import grouped, rounded
 from rds_csi.simulator.simulator import TIB
 
 # RouterOS 7.24 on an RDS2216, wide terminal; there it was item 31.

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
-from rds_csi.simulator.export import Export
+from rds_csi.simulator.device.export import Export
 
 HEADER: Final = struct.Struct("<BBBBI")
 BLOCK: Final = 512

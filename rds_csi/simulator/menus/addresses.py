@@ -5,12 +5,12 @@ import math
 from collections.abc import Iterable
 from typing import Any, Final
 
-from rds_csi.simulator.device import Device
-from rds_csi.simulator.interpreter import Row
-from rds_csi.simulator.menus.kept import KeptMenu, Kind
-from rds_csi.simulator.menus.properties import Form, Property
-from rds_csi.simulator.texts import ALREADY_HAVE, bad_value
-from rds_csi.simulator.values import Id, RuntimeFault, Value, parse_duration, text_of
+from rds_csi.simulator.device.device import Device
+from rds_csi.simulator.device.properties import Form, Property
+from rds_csi.simulator.device.texts import ALREADY_HAVE, bad_value
+from rds_csi.simulator.language.interpreter import Row
+from rds_csi.simulator.language.values import Id, RuntimeFault, Value, parse_duration, text_of
+from rds_csi.simulator.menus.administration import KeptMenu, Kind
 
 _TIMEOUT: Final = "timeout"
 _EXPIRES: Final = "expires"

@@ -3,14 +3,23 @@
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Final
 
-from rds_csi.simulator.device import Device
-from rds_csi.simulator.grammar import FIND, GET, PRINT, REMOVE, Kind, MenuNode, Parameter, Verb
-from rds_csi.simulator.interpreter import Call, PromptSignal, Row
-from rds_csi.simulator.menus.properties import BY_NAME, SECRETS, Form, in_version
+from rds_csi.simulator.device.device import Device
+from rds_csi.simulator.device.properties import BY_NAME, SECRETS, Form, in_version
+from rds_csi.simulator.device.store import Disk, Pool
+from rds_csi.simulator.language.grammar import (
+    FIND,
+    GET,
+    PRINT,
+    REMOVE,
+    Kind,
+    MenuNode,
+    Parameter,
+    Verb,
+)
+from rds_csi.simulator.language.interpreter import Call, PromptSignal, Row
+from rds_csi.simulator.language.values import Id, RuntimeFault, Value, text_of
+from rds_csi.simulator.menus.printing import Layout, grouped
 from rds_csi.simulator.menus.table import Table, references
-from rds_csi.simulator.printing import Layout, grouped
-from rds_csi.simulator.store import Disk, Pool
-from rds_csi.simulator.values import Id, RuntimeFault, Value, text_of
 
 _HIDDEN: Final = frozenset(
     {"mount-point-template", "nvme-tcp-server-password", "comment", "disabled"}

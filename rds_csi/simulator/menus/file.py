@@ -5,9 +5,10 @@ import time
 from collections.abc import Iterable
 from typing import Final
 
-from rds_csi.simulator.device import Device
-from rds_csi.simulator.files import FileEntry, normalise
-from rds_csi.simulator.grammar import (
+from rds_csi.simulator.device.device import Device
+from rds_csi.simulator.device.files import FileEntry, normalise
+from rds_csi.simulator.device.texts import NO_SUCH_FILE, POOL_FIXED, bad_enum
+from rds_csi.simulator.language.grammar import (
     FIND,
     GET,
     PRINT,
@@ -18,11 +19,10 @@ from rds_csi.simulator.grammar import (
     values,
     verbs,
 )
-from rds_csi.simulator.interpreter import Call, PromptSignal, Row
+from rds_csi.simulator.language.interpreter import Call, PromptSignal, Row
+from rds_csi.simulator.language.values import Id, RuntimeFault, Value, text_of
+from rds_csi.simulator.menus.printing import Layout
 from rds_csi.simulator.menus.table import Table, references
-from rds_csi.simulator.printing import Layout
-from rds_csi.simulator.texts import NO_SUCH_FILE, POOL_FIXED, bad_enum
-from rds_csi.simulator.values import Id, RuntimeFault, Value, text_of
 
 _TIMES_CHANGED: Final = (7, 11)
 """``creation-time`` became ``last-modified`` around here."""

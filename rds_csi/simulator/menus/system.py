@@ -4,15 +4,15 @@ import os
 from collections.abc import Iterable
 from typing import Any, Final
 
-from rds_csi.simulator import printing
-from rds_csi.simulator.device import Device
-from rds_csi.simulator.files import INTERNAL_SIZE
-from rds_csi.simulator.grammar import FIND, GET, PRINT_PARAMETERS, MenuNode, Verb, values
-from rds_csi.simulator.interpreter import Call, Row
-from rds_csi.simulator.menus.properties import Form, Property
+from rds_csi.simulator.device.device import Device
+from rds_csi.simulator.device.files import INTERNAL_SIZE
+from rds_csi.simulator.device.properties import Form, Property
+from rds_csi.simulator.device.texts import bad_enum
+from rds_csi.simulator.language.grammar import FIND, GET, PRINT_PARAMETERS, MenuNode, Verb, values
+from rds_csi.simulator.language.interpreter import Call, Row
+from rds_csi.simulator.language.values import Array, Duration, Id, RuntimeFault, Value, text_of
+from rds_csi.simulator.menus import printing
 from rds_csi.simulator.menus.table import Table
-from rds_csi.simulator.texts import bad_enum
-from rds_csi.simulator.values import Array, Duration, Id, RuntimeFault, Value, text_of
 
 _PRINT = Verb("print", PRINT_PARAMETERS)
 _GET = Verb("get", values("value-name"), unnamed=("value-name",))

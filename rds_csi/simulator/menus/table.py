@@ -3,12 +3,12 @@
 from collections.abc import Iterable, Sequence
 from typing import ClassVar
 
-from rds_csi.simulator import printing
-from rds_csi.simulator.filters import demanded, term
-from rds_csi.simulator.interpreter import Call, PromptSignal, Row
-from rds_csi.simulator.operators import truth
-from rds_csi.simulator.texts import NO_SUCH_ITEM, bad_enum
-from rds_csi.simulator.values import Array, Id, Nil, RuntimeFault, Value, array, text_of
+from rds_csi.simulator.device.texts import NO_SUCH_ITEM, bad_enum
+from rds_csi.simulator.language.filters import demanded, term
+from rds_csi.simulator.language.interpreter import Call, PromptSignal, Row
+from rds_csi.simulator.language.operators import truth
+from rds_csi.simulator.language.values import Array, Id, Nil, RuntimeFault, Value, array, text_of
+from rds_csi.simulator.menus import printing
 
 
 class Table:

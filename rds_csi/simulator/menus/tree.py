@@ -5,20 +5,20 @@ import random
 from dataclasses import replace
 from typing import Final, Protocol
 
-from rds_csi.simulator.access import Rights, needed
-from rds_csi.simulator.device import Device
-from rds_csi.simulator.faults import Fault
-from rds_csi.simulator.grammar import LANGUAGE, Grammar, MenuNode, verbs
-from rds_csi.simulator.interpreter import Call
+from rds_csi.simulator.device.access import Rights, needed
+from rds_csi.simulator.device.device import Device
+from rds_csi.simulator.device.faults import Fault
+from rds_csi.simulator.device.texts import NOT_PERMITTED
 from rds_csi.simulator.journal import Exec
+from rds_csi.simulator.language.grammar import LANGUAGE, Grammar, MenuNode, verbs
+from rds_csi.simulator.language.interpreter import Call
+from rds_csi.simulator.language.values import RuntimeFault, Value, text_of, to_text
 from rds_csi.simulator.menus.addresses import ADDRESSES, AddressMenu
-from rds_csi.simulator.menus.clock import ClockMenu
+from rds_csi.simulator.menus.administration import KINDS, KeptMenu
 from rds_csi.simulator.menus.disk import DiskMenu
 from rds_csi.simulator.menus.file import FileMenu
-from rds_csi.simulator.menus.kept import KINDS, KeptMenu
 from rds_csi.simulator.menus.system import IdentityMenu, PackageMenu, ResourceMenu, SshMenu
-from rds_csi.simulator.texts import NOT_PERMITTED
-from rds_csi.simulator.values import RuntimeFault, Value, text_of, to_text
+from rds_csi.simulator.menus.system_clock import ClockMenu
 
 _random: Final = random.SystemRandom()
 

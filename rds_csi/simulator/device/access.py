@@ -5,9 +5,9 @@ from typing import Final
 
 import asyncssh
 
-from rds_csi.simulator.store import Store
-from rds_csi.simulator.syntax import Command
-from rds_csi.simulator.values import to_text
+from rds_csi.simulator.device.store import Store
+from rds_csi.simulator.language.syntax import Command
+from rds_csi.simulator.language.values import to_text
 
 POLICIES: Final = (
     *("local", "telnet", "ssh", "ftp", "reboot", "read", "write", "policy", "test", "winbox"),

@@ -11,10 +11,18 @@ from typing import Any, Final
 
 import asyncssh
 
-from rds_csi.simulator.access import POLICIES
-from rds_csi.simulator.device import Device
-from rds_csi.simulator.files import normalise
-from rds_csi.simulator.grammar import (
+from rds_csi.simulator.device.access import POLICIES
+from rds_csi.simulator.device.device import Device
+from rds_csi.simulator.device.files import normalise
+from rds_csi.simulator.device.properties import Form, Property
+from rds_csi.simulator.device.texts import (
+    ALREADY_EXISTS,
+    BAD_KEY,
+    NO_SUCH_FILE,
+    bad_enum,
+    bad_value,
+)
+from rds_csi.simulator.language.grammar import (
     FIND,
     GET,
     PRINT,
@@ -25,12 +33,10 @@ from rds_csi.simulator.grammar import (
     values,
     verbs,
 )
-from rds_csi.simulator.interpreter import Call, PromptSignal, Row
-from rds_csi.simulator.menus.properties import Form, Property
+from rds_csi.simulator.language.interpreter import Call, PromptSignal, Row
+from rds_csi.simulator.language.values import Id, RuntimeFault, Value, from_text, text_of, to_text
+from rds_csi.simulator.menus.printing import Layout
 from rds_csi.simulator.menus.table import Table, references
-from rds_csi.simulator.printing import Layout
-from rds_csi.simulator.texts import ALREADY_EXISTS, BAD_KEY, NO_SUCH_FILE, bad_enum, bad_value
-from rds_csi.simulator.values import Id, RuntimeFault, Value, from_text, text_of, to_text
 
 _AVAILABLE_FROM: Final = (7, 24)
 _PASSWORD: Final = "password"  # noqa: S105 - the name of a property

@@ -3,11 +3,11 @@
 import time
 from typing import Final
 
-from rds_csi.simulator.device import Device
-from rds_csi.simulator.grammar import MenuNode
-from rds_csi.simulator.interpreter import Row
+from rds_csi.simulator.device.device import Device
+from rds_csi.simulator.language.grammar import MenuNode
+from rds_csi.simulator.language.interpreter import Row
+from rds_csi.simulator.language.values import Duration
 from rds_csi.simulator.menus.system import Single, single_node
-from rds_csi.simulator.values import Duration
 
 _DATES_CHANGED: Final = (7, 10)
 

@@ -4,10 +4,10 @@ import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Final
 
-from rds_csi.simulator import operators, serialise
-from rds_csi.simulator.interpreter import Function, Interpreter, ReturnSignal, Scope
-from rds_csi.simulator.syntax import Binary, Command, Literal, Node, Script, Variable
-from rds_csi.simulator.values import (
+from rds_csi.simulator.language import operators, serialise
+from rds_csi.simulator.language.interpreter import Function, Interpreter, ReturnSignal, Scope
+from rds_csi.simulator.language.syntax import Binary, Command, Literal, Node, Script, Variable
+from rds_csi.simulator.language.values import (
     NIL,
     Array,
     Duration,

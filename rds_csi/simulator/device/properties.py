@@ -5,9 +5,9 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Final
 
-from rds_csi.simulator.grammar import FIRST, LAST, Version
-from rds_csi.simulator.texts import bad_enum, out_of_range, trailing_characters
-from rds_csi.simulator.values import RuntimeFault, Value, text_of
+from rds_csi.simulator.device.texts import bad_enum, out_of_range, trailing_characters
+from rds_csi.simulator.language.grammar import FIRST, LAST, Version
+from rds_csi.simulator.language.values import RuntimeFault, Value, text_of
 
 TYPES: Final = (
     *("raid", "nvme-tcp", "iscsi", "nfs", "smb", "partition", "tmpfs", "ramdisk"),

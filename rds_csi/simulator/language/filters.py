@@ -2,10 +2,10 @@
 
 from collections.abc import Callable
 
-from rds_csi.simulator import operators
-from rds_csi.simulator.interpreter import Interpreter, Row, Scope
-from rds_csi.simulator.syntax import Binary, Node, Property, Unary
-from rds_csi.simulator.values import Value
+from rds_csi.simulator.language import operators
+from rds_csi.simulator.language.interpreter import Interpreter, Row, Scope
+from rds_csi.simulator.language.syntax import Binary, Node, Property, Unary
+from rds_csi.simulator.language.values import Value
 
 Term = Callable[[Row], Value]
 

@@ -6,10 +6,10 @@ Abbreviated command names, which a device accepts, are refused: a program should
 import re
 from typing import Final
 
-from rds_csi.simulator.expressions import ExpressionParser
-from rds_csi.simulator.grammar import Grammar, Kind, MenuNode, Parameter, Verb, Version
-from rds_csi.simulator.scanner import ParseFault
-from rds_csi.simulator.syntax import (
+from rds_csi.simulator.language.expressions import ExpressionParser
+from rds_csi.simulator.language.grammar import Grammar, Kind, MenuNode, Parameter, Verb, Version
+from rds_csi.simulator.language.scanner import ParseFault
+from rds_csi.simulator.language.syntax import (
     Command,
     FunctionCall,
     Literal,

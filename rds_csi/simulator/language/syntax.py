@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 
-from rds_csi.simulator.values import Value
+from rds_csi.simulator.language.values import Value
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,8 +9,8 @@ import re
 from collections.abc import Callable
 from typing import Final
 
-from rds_csi.simulator.scanner import Scanner
-from rds_csi.simulator.syntax import Binary, Literal, Node, Property, Unary, Word
+from rds_csi.simulator.language.scanner import Scanner
+from rds_csi.simulator.language.syntax import Binary, Literal, Node, Property, Unary, Word
 
 _COMPARISON: Final = re.compile(r"(<=|>=|!=|=|<(?!<)|>(?!>)|~|in\b)")
 _OR: Final = re.compile(r"(\|\||or\b)")

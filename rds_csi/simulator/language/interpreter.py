@@ -7,8 +7,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-from rds_csi.simulator import operators
-from rds_csi.simulator.syntax import (
+from rds_csi.simulator.language import operators
+from rds_csi.simulator.language.syntax import (
     ArrayLiteral,
     Binary,
     Command,
@@ -22,7 +22,7 @@ from rds_csi.simulator.syntax import (
     Variable,
     Word,
 )
-from rds_csi.simulator.values import (
+from rds_csi.simulator.language.values import (
     NIL,
     Array,
     Id,

@@ -6,15 +6,15 @@ from pathlib import Path
 
 import structlog
 
-from rds_csi.simulator import texts
-from rds_csi.simulator.export import Export, Exporter
-from rds_csi.simulator.faults import Faults, Quirks
-from rds_csi.simulator.files import Files, normalise
-from rds_csi.simulator.grammar import Version
-from rds_csi.simulator.interpreter import Function
-from rds_csi.simulator.menus.properties import BY_NAME
-from rds_csi.simulator.store import Disk, Pool, Store
-from rds_csi.simulator.values import Id, RuntimeFault, Value, text_of, to_text
+from rds_csi.simulator.device import texts
+from rds_csi.simulator.device.export import Export, Exporter
+from rds_csi.simulator.device.faults import Faults, Quirks
+from rds_csi.simulator.device.files import Files, normalise
+from rds_csi.simulator.device.properties import BY_NAME
+from rds_csi.simulator.device.store import Disk, Pool, Store
+from rds_csi.simulator.language.grammar import Version
+from rds_csi.simulator.language.interpreter import Function
+from rds_csi.simulator.language.values import Id, RuntimeFault, Value, text_of, to_text
 
 log = structlog.get_logger(__name__)
 

@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from rds_csi.simulator.interpreter import Call, Row
-from rds_csi.simulator.values import Array, Value, text_of
+from rds_csi.simulator.language.interpreter import Call, Row
+from rds_csi.simulator.language.values import Array, Value, text_of
 
 _NARROW: Final = 80
 _NARROW_INDENT: Final = 15

@@ -7,7 +7,7 @@ happened. Columns count from 1 and bytes, as RouterOS reports them.
 import re
 from typing import Final
 
-from rds_csi.simulator.syntax import (
+from rds_csi.simulator.language.syntax import (
     ArrayLiteral,
     Literal,
     Node,

@@ -5,7 +5,7 @@ import ipaddress
 import re
 from typing import Final
 
-from rds_csi.simulator.values import (
+from rds_csi.simulator.language.values import (
     NIL,
     Array,
     Duration,

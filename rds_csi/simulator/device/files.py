@@ -13,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from rds_csi.simulator.faults import Quirks
-from rds_csi.simulator.store import Pool, Store
-from rds_csi.simulator.texts import (
+from rds_csi.simulator.device.faults import Quirks
+from rds_csi.simulator.device.store import Pool, Store
+from rds_csi.simulator.device.texts import (
     BAD_FILE_NAME,
     FILE_EXISTS,
     NO_DIRECTORY,
     NO_SUCH_FILE,
     NOT_ENOUGH_SPACE,
 )
-from rds_csi.simulator.values import RuntimeFault, to_text
+from rds_csi.simulator.language.values import RuntimeFault, to_text
 
 INTERNAL_SIZE: Final = 128 * 1024**2
 """Bytes of internal storage (an RDS2216 has 128 MB of NAND)."""

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from rds_csi.simulator.values import RuntimeFault, Value
+from rds_csi.simulator.language.values import RuntimeFault, Value
 
 _STATE: Final = "state.json"
 _FORMAT: Final = 1

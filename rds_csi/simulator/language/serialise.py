@@ -4,7 +4,7 @@ import json
 import re
 from typing import Any, Final
 
-from rds_csi.simulator.values import (
+from rds_csi.simulator.language.values import (
     Array,
     Duration,
     Id,

@@ -16,10 +16,10 @@ from typing import Final
 
 import structlog
 
-from rds_csi.simulator.configfs import ConfigFs, find_port, free_port_name
-from rds_csi.simulator.export import Export
-from rds_csi.simulator.texts import EXPORT_FAILED, NQN_IN_USE
-from rds_csi.simulator.values import RuntimeFault
+from rds_csi.simulator.device.configfs import ConfigFs, find_port, free_port_name
+from rds_csi.simulator.device.export import Export
+from rds_csi.simulator.device.texts import EXPORT_FAILED, NQN_IN_USE
+from rds_csi.simulator.language.values import RuntimeFault
 
 log = structlog.get_logger(__name__)
 

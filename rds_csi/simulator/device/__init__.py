@@ -1,0 +1,1 @@
+"""What a device has and does: pools, files, disks, exports, habits and faults."""

@@ -1,0 +1,1 @@
+"""The script language of RouterOS: parsed as a whole, then run."""
