@@ -19,7 +19,7 @@ from rds_csi.model.volume import is_volume_id, owner_tag
 from rds_csi.simulator import Simulator
 from tests.docs.blocks import DOCS, blocks, marked
 from tests.docs.test_routeros import CAPABILITY, GIB, Administrator, device
-from tests.simulator.conftest import BASE, CLUSTER, OWNER, Rds
+from tests.rds.conftest import BASE, CLUSTER, OWNER, Rds
 
 PAGE = DOCS / "operations.md"
 

@@ -14,7 +14,7 @@ from rds_csi.csi import v1 as csi
 from rds_csi.errors import DriverError, NotAuthorised, NotReady
 from rds_csi.simulator import Simulator
 from tests.docs.blocks import DOCS, blocks
-from tests.simulator.conftest import BASE, CLUSTER, Rds
+from tests.rds.conftest import BASE, CLUSTER, Rds
 
 PAGE = DOCS / "routeros.md"
 GIB = 2**30

@@ -25,7 +25,7 @@ BEFORE, AFTER = "stall-before", "stall-after"
 OPERATIONS: Final = ["provision", "attach", "detach", "delete"]
 
 # Not every day: the hour is full. The same interruptions, without the kernel's part, are in
-# tests/simulator/test_interrupted.py each time.
+# tests/rds/test_interrupted.py each time.
 pytestmark = [pytest.mark.timeout(600), pytest.mark.exhaustive]
 
 

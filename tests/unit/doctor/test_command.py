@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from rds_csi.cli.main import main
 from rds_csi.doctor.check import Checks
-from tests.unit.test_cli import KEYS
+from tests.unit.cli.test_main import KEYS
 
 NODE = ("doctor", "node", "--cluster-id=test", "--node-id=worker-1")
 RDS = (

@@ -13,7 +13,7 @@ from click.testing import CliRunner, Result
 
 from rds_csi.cli.main import main
 from rds_csi.driver import lifecycle as driver
-from tests.unit.test_cli import KEYS
+from tests.unit.cli.test_main import KEYS
 
 ENCRYPTED: Final = b"""\
 -----BEGIN OPENSSH PRIVATE KEY-----

@@ -17,7 +17,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from tests.unit.test_cli import KEYS
+from tests.unit.cli.test_main import KEYS
 
 ENVIRONMENTS = {
     "nothing": {},

@@ -11,7 +11,7 @@ from rds_csi.cli.main import main
 from rds_csi.doctor import command as doctor
 from rds_csi.driver import lifecycle as driver
 from rds_csi.simulator.command import simulate
-from tests.unit.test_cli import GOOD_CONTROLLER, GOOD_NODE, KEYS
+from tests.unit.cli.test_main import GOOD_CONTROLLER, GOOD_NODE, KEYS
 
 GOOD: Final = {**GOOD_CONTROLLER, **GOOD_NODE}
 SECONDS: Final = ["0", "-1", "soon", "nan", "inf"]
