@@ -45,7 +45,7 @@ from rds_csi.model.volume import (
     volume_id,
 )
 from rds_csi.routeros import Disk, Disks, ailments, size_unknown
-from rds_csi.rpc import convert as messages
+from rds_csi.rpc import convert
 from rds_csi.runtime.clock import Clock, SystemClock
 
 log = structlog.get_logger(__name__)
@@ -63,7 +63,7 @@ _CAPABILITIES: Final = (
     _Rpc.SINGLE_NODE_MULTI_WRITER,
     _Rpc.GET_VOLUME_HEALTH,
     _Rpc.LIST_VOLUME_HEALTH,
-    _Rpc(messages.CONDITION_CAPABILITY_OF_CONTROLLER),
+    _Rpc(convert.CONDITION_CAPABILITY_OF_CONTROLLER),
 )
 
 
@@ -96,7 +96,7 @@ class Controller(csi.ControllerBase):
     async def create_volume(self, message: csi.CreateVolumeRequest) -> csi.CreateVolumeResponse:
         """Create the volume of that name, or find it: the name alone decides which it is."""
         name = check_name(message.name)
-        wanted = tuple(messages.supported(each) for each in message.volume_capabilities)
+        wanted = tuple(convert.supported(each) for each in message.volume_capabilities)
         if not wanted:
             raise InvalidRequest("volume_capabilities is empty")
         parameters = self._parameters(message.parameters)
@@ -106,7 +106,7 @@ class Controller(csi.ControllerBase):
             )
         if message.volume_content_source is not None:
             raise InvalidRequest("volume_content_source: snapshots and clones are not offered")
-        capacity = messages.capacity_range(message.capacity_range)
+        capacity = convert.capacity_range(message.capacity_range)
         slot = volume_id(name)
         record = Record(
             owner=self._settings.owner,
@@ -155,7 +155,7 @@ class Controller(csi.ControllerBase):
         slot = _existing(message.volume_id)
         if message.capacity_range is None:
             raise InvalidRequest("capacity_range is missing", volume=slot)
-        capacity = messages.capacity_range(message.capacity_range)
+        capacity = convert.capacity_range(message.capacity_range)
         if not capacity.required:
             raise InvalidRequest("capacity_range.required_bytes is missing", volume=slot)
         try:
@@ -183,7 +183,7 @@ class Controller(csi.ControllerBase):
         _required(message.volume_id)
         if not message.node_id:
             raise InvalidRequest("node_id is missing")
-        capability = messages.supported(message.volume_capability)
+        capability = convert.supported(message.volume_capability)
         slot = _existing(message.volume_id)
         node = check_node(self._settings.cluster_id, message.node_id)
 
@@ -222,7 +222,7 @@ class Controller(csi.ControllerBase):
     ) -> csi.ValidateVolumeCapabilitiesResponse:
         """Confirm what we could serve; say of the rest why not."""
         _required(message.volume_id)
-        wanted = messages.capabilities(message.volume_capabilities)
+        wanted = convert.capabilities(message.volume_capabilities)
         disk = await self._disk(message.volume_id)
         refused = next((why for each in wanted if (why := each.unsupported())), "")
         if not refused:
@@ -249,7 +249,7 @@ class Controller(csi.ControllerBase):
         """One volume and the nodes that have it."""
         disk = await self._disk(message.volume_id)
         status = csi.ControllerGetVolumeResponseVolumeStatus(published_node_ids=_nodes(disk))
-        messages.add_condition(status, ailments(disk))
+        convert.add_condition(status, ailments(disk))
         return csi.ControllerGetVolumeResponse(volume=_volume(disk), status=status)
 
     async def list_volumes(self, message: csi.ListVolumesRequest) -> csi.ListVolumesResponse:
@@ -258,7 +258,7 @@ class Controller(csi.ControllerBase):
         entries = []
         for disk in disks:
             status = csi.ListVolumesResponseVolumeStatus(published_node_ids=_nodes(disk))
-            messages.add_condition(status, ailments(disk))
+            convert.add_condition(status, ailments(disk))
             entries.append(csi.ListVolumesResponseEntry(volume=_volume(disk), status=status))
         return csi.ListVolumesResponse(entries=entries, next_token=token)
 
@@ -268,7 +268,7 @@ class Controller(csi.ControllerBase):
         """What is wrong with one volume."""
         disk = await self._disk(message.volume_id)
         return csi.ControllerGetVolumeHealthResponse(
-            volume_health=messages.volume_health(disk.slot, ailments(disk))
+            volume_health=convert.volume_health(disk.slot, ailments(disk))
         )
 
     async def controller_list_volume_health(
@@ -279,7 +279,7 @@ class Controller(csi.ControllerBase):
             message.starting_token, message.max_entries, only=lambda disk: bool(ailments(disk))
         )
         return csi.ControllerListVolumeHealthResponse(
-            entries=[messages.volume_health(disk.slot, ailments(disk)) for disk in disks],
+            entries=[convert.volume_health(disk.slot, ailments(disk)) for disk in disks],
             next_token=token,
         )
 
@@ -291,7 +291,7 @@ class Controller(csi.ControllerBase):
     async def get_capacity(self, message: csi.GetCapacityRequest) -> csi.GetCapacityResponse:
         """The largest volume that can be made now of these parameters and capabilities."""
         parameters = self._parameters(message.parameters)
-        wanted = [messages.capability(each) for each in message.volume_capabilities]
+        wanted = [convert.capability(each) for each in message.volume_capabilities]
         if any(each.unsupported() for each in wanted):
             return csi.GetCapacityResponse(available_capacity=0, maximum_volume_size=0)
         minimum = minimum_size(wanted)

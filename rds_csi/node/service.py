@@ -36,7 +36,7 @@ from rds_csi.node.stage import Stager
 from rds_csi.node.staging import StagingStore, check_volume_id
 from rds_csi.node.uses import Uses
 from rds_csi.node.wanted import Publish, Stage
-from rds_csi.rpc import convert as messages
+from rds_csi.rpc import convert
 from rds_csi.runtime.process import Runner
 
 CONTENT_SOURCE_KEY = "contentSource"
@@ -50,7 +50,7 @@ _CAPABILITIES = (
     _Rpc.SINGLE_NODE_MULTI_WRITER,
     _Rpc.GET_VOLUME_HEALTH,
     _Rpc.GET_STORAGE_HEALTH,
-    _Rpc(messages.CONDITION_CAPABILITY_OF_NODE),
+    _Rpc(convert.CONDITION_CAPABILITY_OF_NODE),
 )
 _Unit = csi.VolumeUsageUnit
 
@@ -210,7 +210,7 @@ class Node(csi.NodeBase):
         capability = message.volume_capability
         block = capability is not None and _capability(capability).access_type == "block"
         size = await self._inspector.expand(
-            volume, path, messages.capacity_range(message.capacity_range), block=block
+            volume, path, convert.capacity_range(message.capacity_range), block=block
         )
         return csi.NodeExpandVolumeResponse(capacity_bytes=size)
 
@@ -230,7 +230,7 @@ class Node(csi.NodeBase):
         if all(each.severity is not Severity.INACCESSIBLE for each in ailments):
             usage = _usage(await self._inspector.stats(look, volume, path))
         response = csi.NodeGetVolumeStatsResponse(usage=usage)
-        messages.add_condition(response, ailments)
+        convert.add_condition(response, ailments)
         return response
 
     async def node_get_volume_health(
@@ -242,7 +242,7 @@ class Node(csi.NodeBase):
         paths = [self._existing(path, volume) for path in given if path]
         ailments = await self._health.volume(volume, *paths)
         return csi.NodeGetVolumeHealthResponse(
-            volume_health=messages.volume_health(volume, ailments)
+            volume_health=convert.volume_health(volume, ailments)
         )
 
     async def node_get_storage_health(
@@ -309,7 +309,7 @@ def _usage(found: Usage | int) -> list[csi.VolumeUsage]:
 
 
 def _capability(message: csi.VolumeCapability | None) -> Capability:
-    capability = messages.supported(message)
+    capability = convert.supported(message)
     if capability.access_type == "mount":
         mount_options(capability.file_system, capability.mount_flags, read_only=False, shared=False)
     return capability

@@ -23,8 +23,7 @@ from rds_csi.errors import (
     Unavailable,
     UntrustedHostKey,
 )
-from rds_csi.routeros import commands
-from rds_csi.routeros import quoting as script
+from rds_csi.routeros import commands, quoting
 from rds_csi.routeros.exchange import Exchange
 from rds_csi.routeros.failures import explain
 from rds_csi.routeros.reply import decode
@@ -173,7 +172,7 @@ class Connection:
         """Ask for the version before anything else, once per connection."""
         nonce = secrets.token_hex(8)
         try:
-            greeting = await self._ask(ssh, script.wrap(commands.system(), nonce))
+            greeting = await self._ask(ssh, quoting.wrap(commands.system(), nonce))
             reply = greeting.conclude(nonce)
         except (RouterOSError, NotReady):
             # Before 7.17 RouterOS cannot parse that line; this one it can, and is then named.

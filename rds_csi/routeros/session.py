@@ -16,7 +16,7 @@ import asyncssh
 import structlog
 
 from rds_csi.errors import DriverError, OutcomeUnknown, Unavailable
-from rds_csi.routeros import quoting as script
+from rds_csi.routeros import quoting
 from rds_csi.routeros.connection import Connection
 from rds_csi.routeros.exchange import Exchange
 from rds_csi.routeros.reply import Reply, decode
@@ -112,7 +112,7 @@ class Session:
         ``failures.explain`` makes of a line that RouterOS refused to run.
         """
         nonce = secrets.token_hex(8)
-        line = script.wrap(command, nonce)
+        line = quoting.wrap(command, nonce)
         started = self._clock.monotonic()
         outcome = "unknown"
         try:

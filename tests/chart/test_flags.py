@@ -12,7 +12,7 @@ from click.testing import CliRunner
 
 from rds_csi.cli.main import main
 from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig
-from rds_csi.driver import lifecycle as driver
+from rds_csi.driver import lifecycle
 from tests.chart.combinations import COMBINATIONS, OPTIONAL
 from tests.chart.conftest import BASE, CHART, SIMULATED, Chart, container, merged, pod_specs
 
@@ -70,7 +70,7 @@ def test_the_driver_takes_what_is_rendered(
         started.append(configs)
         return 0
 
-    monkeypatch.setattr(driver, "run", run)
+    monkeypatch.setattr(lifecycle, "run", run)
     monkeypatch.setattr("rds_csi.telemetry.logs.configure", lambda **_: None)
     keys = tmp_path / "host-keys"
     keys.write_text("\n".join(BASE["rds"]["hostKeys"]))

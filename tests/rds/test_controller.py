@@ -28,7 +28,7 @@ from rds_csi.errors import (
 )
 from rds_csi.model.host_identity import host_identity
 from rds_csi.model.volume import GIB, MIB, AccessMode, Publication, Record, volume_id
-from rds_csi.routeros import fragments as clauses
+from rds_csi.routeros import fragments
 
 from .conftest import CLUSTER, OWNER, Rds
 from .volumes import changes
@@ -593,7 +593,7 @@ class TestAdoption:
         self, rds: Rds, controller: Controller, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         await self.formatted(rds, "ext4")
-        monkeypatch.setattr(clauses, "TRIES", 1)
+        monkeypatch.setattr(fragments, "TRIES", 1)
         monkeypatch.setattr(rds.simulator.device, "mounted", lambda _disk: True)
         with pytest.raises(VolumeInUse, match="itself has its file system mounted"):
             await publish(controller, csi.Volume(volume_id=self.SLOT))

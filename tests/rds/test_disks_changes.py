@@ -11,8 +11,7 @@ from rds_csi.errors import (
     VolumeNotFound,
 )
 from rds_csi.model.volume import GIB, MIB, owner_tag, volume_id
-from rds_csi.routeros import Disks
-from rds_csi.routeros import fragments as clauses
+from rds_csi.routeros import Disks, fragments
 
 from .conftest import BASE, OWNER, PREFIX, Rds
 from .volumes import HOST, LEGACY, SLOT, changes, create, path_of, record
@@ -128,7 +127,7 @@ async def test_expand_grows_and_never_shrinks(rds: Rds, disks: Disks) -> None:
 async def test_an_expand_that_routeros_does_not_honour_is_told(
     rds: Rds, disks: Disks, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(clauses, "TRIES", 2)
+    monkeypatch.setattr(fragments, "TRIES", 2)
     await create(disks)
     rds.simulator.quirks.resize = "ignored"
     with pytest.raises(FailedPrecondition, match="did not honour the new size"):

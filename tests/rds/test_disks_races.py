@@ -7,8 +7,7 @@ import pytest
 
 from rds_csi.errors import Code, ConcurrentChange, OutcomeUnknown, RouterOSError
 from rds_csi.model.volume import MIB, AccessMode, Publication, Record
-from rds_csi.routeros import Disks, commands
-from rds_csi.routeros import fragments as clauses
+from rds_csi.routeros import Disks, commands, fragments
 from rds_csi.runtime.retry import RetryPolicy
 
 from .conftest import Rds
@@ -62,8 +61,8 @@ async def test_two_nodes_never_both_win_a_volume_for_one(
 async def lock(rds: Rds, seconds: int) -> None:
     """What a line leaves that was broken off: its lock, until RouterOS drops it."""
     line = commands.show(SLOT)
-    locked = clauses.locked(SLOT, line).partition(":set csiLock [")[2].partition("]")[0]
-    entry = locked.replace("$csiSlot", SLOT).replace(clauses.LOCK_TIME, f"{seconds}s")
+    locked = fragments.locked(SLOT, line).partition(":set csiLock [")[2].partition("]")[0]
+    entry = locked.replace("$csiSlot", SLOT).replace(fragments.LOCK_TIME, f"{seconds}s")
     assert await rds.simulator.run(entry) == ""
 
 

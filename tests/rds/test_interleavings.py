@@ -18,8 +18,7 @@ from typing import Any
 import pytest
 
 from rds_csi.model.volume import MIB, AccessMode, Publication, Record
-from rds_csi.routeros import commands
-from rds_csi.routeros import fragments as clauses
+from rds_csi.routeros import commands, fragments
 from rds_csi.routeros.failures import is_locked
 from rds_csi.routeros.quoting import wrap
 from rds_csi.routeros.reply import read
@@ -273,7 +272,7 @@ async def test_without_the_lock_they_destroy_each_others_work(
     """What the lock is for: both win, a volume in use is deleted, a grown one is cut."""
 
     def unlocked(slot: str, *body: str) -> str:
-        return clauses.block(f':local csiSlot "{slot}"', *body)
+        return fragments.block(f':local csiSlot "{slot}"', *body)
 
     monkeypatch.setattr(commands, "locked", unlocked)
     here, known = bench(start), lines()

@@ -19,12 +19,8 @@ from rds_csi.routeros import (
     Disks,
     commands,
     failures,
-)
-from rds_csi.routeros import (
-    fragments as clauses,
-)
-from rds_csi.routeros import (
-    quoting as script,
+    fragments,
+    quoting,
 )
 from rds_csi.routeros.exchange import Exchange
 from rds_csi.routeros.reply import Reply
@@ -87,7 +83,7 @@ def genuine(tmp_path_factory: pytest.TempPathFactory) -> list[str]:
                 record=record(),
                 reserve=0,
             )
-            return await simulator.run(script.wrap(line, NONCE))
+            return await simulator.run(quoting.wrap(line, NONCE))
 
     lines = [line.rstrip("\r") for line in asyncio.run(made()).splitlines()]
     assert tuple(lines[:3]) == MADE
@@ -206,7 +202,7 @@ async def test_a_failed_add_is_final_only_when_nothing_is_left_of_it(
     rds: Rds, monkeypatch: pytest.MonkeyPatch, undone: bool
 ) -> None:
     """Over real SSH, with an add that fails half-way and leaves its file."""
-    monkeypatch.setattr(clauses, "TRIES", 2)
+    monkeypatch.setattr(fragments, "TRIES", 2)
     device, disks = rds.simulator.device, rds.backend()
 
     async def half(_given: dict[str, Value]) -> Disk:

@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 
 from rds_csi.errors import DriverError
 from rds_csi.model.volume import MIB, AccessMode, Publication, Record, owner_tag, volume_id
-from rds_csi.routeros import commands
-from rds_csi.routeros import quoting as script
+from rds_csi.routeros import commands, quoting
 from rds_csi.routeros.reply import read
 from rds_csi.simulator import Simulator
 from rds_csi.simulator.journal import Exec
@@ -52,7 +51,7 @@ class Device:
         self.simulator.make_directory(BASE)
 
     def run(self, command: str) -> Exec:
-        self._runner.run(self.simulator.run(script.wrap(command, NONCE)))
+        self._runner.run(self.simulator.run(quoting.wrap(command, NONCE)))
         return self.simulator.execs()[-1]
 
     def close(self) -> None:
@@ -71,7 +70,7 @@ def device() -> Iterator[Device]:
 @settings(max_examples=200, deadline=None)
 def test_quoted_text_is_printed_as_it_is_and_runs_nothing(device: Device, words: str) -> None:
     try:
-        command = f":put {script.quote(words)}"
+        command = f":put {quoting.quote(words)}"
     except DriverError:
         return
     done = device.run(command)

@@ -8,13 +8,12 @@ from collections.abc import Awaitable
 from functools import partial
 from typing import Final, NamedTuple
 
-from rds_csi.doctor.rds import host_view as sights
+from rds_csi.doctor.rds import host_view
 from rds_csi.doctor.rds.initiator import TargetError
 from rds_csi.doctor.rds.scratch import HOSTS, Bench
 from rds_csi.errors import DriverError, OutcomeUnknown, Unavailable
 from rds_csi.model.volume import MINIMUM_SIZE
-from rds_csi.routeros import Disk, commands
-from rds_csi.routeros import trials as probes
+from rds_csi.routeros import Disk, commands, trials
 from rds_csi.routeros.failures import explain
 from rds_csi.routeros.reply import Reply
 from rds_csi.routeros.trials import Verdict, Volume
@@ -63,7 +62,7 @@ async def _try(bench: Bench, command: str) -> Tried:
         return Tried(Verdict(accepted=False, text=error.what), None, time.monotonic() - started)
     if reply.error is not None:
         raise explain(reply.error)
-    return Tried(probes.verdict(reply), reply, time.monotonic() - started)
+    return Tried(trials.verdict(reply), reply, time.monotonic() - started)
 
 
 async def _seen(measured: Measured, sight: Awaitable[str]) -> Measured:
@@ -88,7 +87,7 @@ async def resize(bench: Bench) -> Measured:
             "set file-size= on a scratch volume, size read back",
         )
         grow = partial(_grow, bench, volume, 4 * MINIMUM_SIZE)
-        return await _seen(measured, sights.growth(bench, volume, grow))
+        return await _seen(measured, host_view.growth(bench, volume, grow))
 
 
 async def _grow(bench: Bench, volume: Volume, size: int) -> str:
@@ -105,7 +104,7 @@ async def same_slot(bench: Bench) -> Measured:
     """Add a disk to a slot that a scratch volume has."""
     other = bench.plan()
     async with bench.volume() as volume, bench.clean(other):
-        tried = await _try(bench, probes.same_slot(volume, other.file_path, MINIMUM_SIZE))
+        tried = await _try(bench, trials.same_slot(volume, other.file_path, MINIMUM_SIZE))
     return Measured(f"a slot that exists: {tried.text}", "a second /disk/add of a scratch slot")
 
 
@@ -113,7 +112,7 @@ async def over_file(bench: Bench) -> Measured:
     """Add a disk over the file that a removed one left."""
     async with bench.volume() as volume:
         unseen = await _marked(bench, volume)
-        tried = await _try(bench, probes.over_file(volume, MINIMUM_SIZE))
+        tried = await _try(bench, trials.over_file(volume, MINIMUM_SIZE))
         disk = tried.disk()
         shown = f", the disk shows {disk.size} bytes" if disk else ", no disk is there"
         measured = Measured(
@@ -123,13 +122,13 @@ async def over_file(bench: Bench) -> Measured:
         )
         if disk is None or unseen:
             return measured
-        return await _seen(measured, sights.content(bench, volume))
+        return await _seen(measured, host_view.content(bench, volume))
 
 
 async def _marked(bench: Bench, volume: Volume) -> str:
     """Write into the volume what is looked for later; why that was not possible."""
     try:
-        await sights.mark(bench, volume)
+        await host_view.mark(bench, volume)
     except TargetError as error:
         return f"no connected host could look: {error}"
     return ""
@@ -140,23 +139,23 @@ async def allow_host(bench: Bench) -> Measured:
     results = []
     async with bench.volume() as volume:
         for name, hosts in (("one host NQN", HOSTS[:1]), ("two with a comma", HOSTS), ("none", ())):
-            tried = await _try(bench, probes.allow(volume, hosts))
+            tried = await _try(bench, trials.allow(volume, hosts))
             disk = tried.disk()
             kept = disk is not None and disk.allowed_host == ",".join(hosts)
             results.append(f"{name}: {tried.text}, {'' if kept else 'not '}read back the same")
         measured = Measured("; ".join(results), "set on a scratch volume, read back")
 
         async def restrict(*hosts: str) -> None:
-            await _try(bench, probes.allow(volume, hosts))
+            await _try(bench, trials.allow(volume, hosts))
 
-        return await _seen(measured, sights.admission(bench, volume, restrict))
+        return await _seen(measured, host_view.admission(bench, volume, restrict))
 
 
 async def copy_disk(bench: Bench) -> Measured:
     """Copy one scratch volume to another."""
     async with bench.volume() as source, bench.volume() as target:
         unseen = await _marked(bench, source)
-        tried = await _try(bench, probes.copy_disk(source, target))
+        tried = await _try(bench, trials.copy_disk(source, target))
         measured = Measured(
             f"{tried.text} (after {tried.seconds:.1f} s, {MINIMUM_SIZE >> 20} MiB)",
             "/disk/copy between two scratch volumes",
@@ -164,7 +163,7 @@ async def copy_disk(bench: Bench) -> Measured:
         )
         if unseen or not tried.verdict.accepted:
             return measured
-        return await _seen(measured, sights.content(bench, target))
+        return await _seen(measured, host_view.content(bench, target))
 
 
 async def copy_file(bench: Bench) -> Measured:
@@ -172,7 +171,7 @@ async def copy_file(bench: Bench) -> Measured:
     target = bench.plan()
     async with bench.volume() as source, bench.clean(target):
         before = await bench.disks.capacity(source.base_path)
-        tried = await _try(bench, probes.copy_file(source, target))
+        tried = await _try(bench, trials.copy_file(source, target))
         after = await bench.disks.capacity(source.base_path)
     took = before.free - after.free
     result = tried.text
@@ -190,10 +189,10 @@ async def copy_settings(bench: Bench) -> Measured:
     async with bench.volume() as source, bench.clean(target):
         unseen = await _marked(bench, source)
         before = await bench.disks.capacity(source.base_path)
-        tried = await _try(bench, probes.copy_settings(source, target))
+        tried = await _try(bench, trials.copy_settings(source, target))
         result = f"without file-size {tried.text}"
         if not tried.verdict.accepted:
-            tried = await _try(bench, probes.copy_settings(source, target, MINIMUM_SIZE))
+            tried = await _try(bench, trials.copy_settings(source, target, MINIMUM_SIZE))
             result += f"; with file-size {tried.text}"
         after = await bench.disks.capacity(source.base_path)
         disk = tried.disk()
@@ -206,16 +205,16 @@ async def copy_settings(bench: Bench) -> Measured:
         measured = Measured(result, "/disk/add copy-from= a scratch volume, read back", unseen)
         if unseen:
             return measured
-        return await _seen(measured, sights.content(bench, target._replace(nqn=disk.nqn)))
+        return await _seen(measured, host_view.content(bench, target._replace(nqn=disk.nqn)))
 
 
 async def exit_status(bench: Bench) -> Measured:
     """Bare commands, one that works and two that do not."""
     results = []
     for name, line in (
-        ("success", probes.SUCCEEDS),
-        ("unknown command", probes.UNKNOWN),
-        ("run-time error", probes.FAILS),
+        ("success", trials.SUCCEEDS),
+        ("unknown command", trials.UNKNOWN),
+        ("run-time error", trials.FAILS),
     ):
         seen = await bench.session.observe(line)
         text = " ".join(seen.text.split())[:120]
@@ -275,7 +274,7 @@ async def mountable(bench: Bench) -> Measured:
 async def find_by_path(bench: Bench) -> Measured:
     """Look for a scratch volume by its path, with a slash and without."""
     async with bench.volume() as volume:
-        reply = await bench.session.execute(probes.find_by_path(volume))
+        reply = await bench.session.execute(trials.find_by_path(volume))
         if reply.error is not None:
             raise explain(reply.error)
     found = " and ".join(reply.lines)
@@ -286,8 +285,8 @@ async def find_by_path(bench: Bench) -> Measured:
 
 async def long_line(bench: Bench) -> Measured:
     """A line of nearly the greatest length."""
-    tried = await _try(bench, probes.long_line())
-    wanted = str(probes.long_length())
+    tried = await _try(bench, trials.long_line())
+    wanted = str(trials.long_length())
     if tried.reply is not None and wanted in tried.reply.lines:
         result = f"accepted, {wanted} characters of text arrived"
     else:
@@ -298,7 +297,7 @@ async def long_line(bench: Bench) -> Measured:
 async def goes_on(bench: Bench) -> Measured:
     """Leave a command that acts after a while, and look whether it did."""
     async with bench.volume() as volume:
-        line = probes.allow_later(volume, HOSTS[0], round(1000 * _LATER))
+        line = trials.allow_later(volume, HOSTS[0], round(1000 * _LATER))
         running = asyncio.ensure_future(bench.session.execute(line))
         await asyncio.wait([running], timeout=_LATER / 2)
         running.cancel()

@@ -8,7 +8,7 @@ from click.testing import CliRunner
 
 from rds_csi.cli.main import main
 from rds_csi.config import ControllerConfig, DriverConfig, NodeConfig
-from rds_csi.driver import lifecycle as driver
+from rds_csi.driver import lifecycle
 
 KEYS = (
     "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIDe0pA8syM7qrcHif4QzzRQpT6DRcwl3uGS2r6Qtf4EC one",
@@ -35,7 +35,7 @@ def started(monkeypatch: pytest.MonkeyPatch) -> list[tuple]:
         calls.append(configs)
         return 0
 
-    monkeypatch.setattr(driver, "run", run)
+    monkeypatch.setattr(lifecycle, "run", run)
     monkeypatch.setattr("rds_csi.telemetry.logs.configure", lambda **_: None)
     return calls
 

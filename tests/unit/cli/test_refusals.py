@@ -9,7 +9,7 @@ from click.testing import CliRunner, Result
 
 from rds_csi.cli.main import main
 from rds_csi.doctor import command as doctor
-from rds_csi.driver import lifecycle as driver
+from rds_csi.driver import lifecycle
 from rds_csi.simulator.command import simulate
 from tests.unit.cli.test_main import GOOD_CONTROLLER, GOOD_NODE, KEYS
 
@@ -131,7 +131,7 @@ def test_every_flag_has_its_wrong_values(name: str) -> None:
 
 @pytest.mark.parametrize(("name", "flag", "value"), cases())
 def test_a_wrong_value(monkeypatch: pytest.MonkeyPatch, name: str, flag: str, value: str) -> None:
-    monkeypatch.setattr(driver, "run", lambda *_: 0)
+    monkeypatch.setattr(lifecycle, "run", lambda *_: 0)
     monkeypatch.setattr(doctor, "doctor_node", lambda *_, **__: 0)
     monkeypatch.setattr(doctor, "doctor_rds", lambda *_, **__: 0)
     monkeypatch.setattr("rds_csi.telemetry.logs.configure", lambda **_: None)

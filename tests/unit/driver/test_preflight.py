@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from rds_csi.cli.main import main
-from rds_csi.driver import lifecycle as driver
+from rds_csi.driver import lifecycle
 from tests.unit.cli.test_main import KEYS
 
 ENCRYPTED: Final = b"""\
@@ -77,7 +77,7 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, starts: list[object])
         starts.append(settings)
         return 0
 
-    monkeypatch.setattr(driver, "_until_signalled", serve)
+    monkeypatch.setattr(lifecycle, "_until_signalled", serve)
     monkeypatch.setattr("rds_csi.telemetry.logs.configure", lambda **_: None)
     place = Place(tmp_path)
     asyncssh.generate_private_key("ssh-ed25519").write_private_key(place.key)

@@ -9,8 +9,7 @@ import pytest
 
 from rds_csi.errors import InvalidRequest, NotReady, RouterOSError
 from rds_csi.model.volume import Record
-from rds_csi.routeros import Session
-from rds_csi.routeros import trials as probes
+from rds_csi.routeros import Session, trials
 from rds_csi.routeros.inventory import Group, Survey, read_clock
 from rds_csi.routeros.quoting import MAXIMUM_LINE, wrap
 from rds_csi.routeros.reply import Reply
@@ -148,31 +147,31 @@ def volume(slot: str = f"doctor-{'a' * 24}", path: str = "") -> Volume:
 
 
 def test_a_verdict_is_what_the_line_printed() -> None:
-    assert probes.verdict(Reply(("accepted",))) == Verdict(accepted=True)
-    refused = probes.verdict(Reply(("refused: no such item",)))
+    assert trials.verdict(Reply(("accepted",))) == Verdict(accepted=True)
+    refused = trials.verdict(Reply(("refused: no such item",)))
     assert refused == Verdict(accepted=False, text="no such item")
-    assert not probes.verdict(Reply(())).accepted
+    assert not trials.verdict(Reply(())).accepted
 
 
 def test_the_longest_probe_fits_a_line() -> None:
-    line = wrap(probes.long_line(), "0" * 16)
+    line = wrap(trials.long_line(), "0" * 16)
     assert MAXIMUM_LINE - 60 < len(line) <= MAXIMUM_LINE
 
 
 @pytest.mark.parametrize(
     "build",
     [
-        lambda bad: probes.same_slot(volume(), bad, 1),
-        lambda bad: probes.over_file(volume(path=bad), 1),
-        lambda bad: probes.allow(volume(), (bad,)),
-        lambda bad: probes.allow_later(volume(), bad, 1),
-        lambda bad: probes.copy_settings(volume(bad), volume()),
-        lambda bad: probes.copy_settings(volume(), volume(path=bad)),
-        lambda bad: probes.copy_file(volume(), volume(path=bad)),
-        lambda bad: probes.copy_file(volume(path=bad), volume()),
-        lambda bad: probes.copy_disk(volume(bad), volume()),
-        lambda bad: probes.copy_disk(volume(), volume(bad)),
-        lambda bad: probes.find_by_path(volume(path=bad)),
+        lambda bad: trials.same_slot(volume(), bad, 1),
+        lambda bad: trials.over_file(volume(path=bad), 1),
+        lambda bad: trials.allow(volume(), (bad,)),
+        lambda bad: trials.allow_later(volume(), bad, 1),
+        lambda bad: trials.copy_settings(volume(bad), volume()),
+        lambda bad: trials.copy_settings(volume(), volume(path=bad)),
+        lambda bad: trials.copy_file(volume(), volume(path=bad)),
+        lambda bad: trials.copy_file(volume(path=bad), volume()),
+        lambda bad: trials.copy_disk(volume(bad), volume()),
+        lambda bad: trials.copy_disk(volume(), volume(bad)),
+        lambda bad: trials.find_by_path(volume(path=bad)),
     ],
 )
 @pytest.mark.parametrize("bad", ['x"; /system/reset-configuration; "', "a/../b", "$[x]"])

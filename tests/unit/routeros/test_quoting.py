@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from rds_csi.errors import InvalidRequest
 from rds_csi.model.volume import AccessMode, Publication, Record, volume_id
-from rds_csi.routeros import commands
-from rds_csi.routeros import quoting as script
+from rds_csi.routeros import commands, quoting
 
 NONCE = "0123456789abcdef"
 LEGACY = "pvc-0f923194-922a-5dd8-b376-c2c6ccb56dd8"
@@ -35,7 +34,7 @@ def unquote(quoted: str) -> str:
     ],
 )
 def test_quote(text: str, quoted: str) -> None:
-    assert script.quote(text) == quoted
+    assert quoting.quote(text) == quoted
 
 
 @pytest.mark.parametrize(
@@ -43,24 +42,24 @@ def test_quote(text: str, quoted: str) -> None:
 )
 def test_quote_refuses_what_cannot_be_carried(text: str) -> None:
     with pytest.raises(InvalidRequest):
-        script.quote(text)
+        quoting.quote(text)
 
 
 @given(st.text(st.characters(min_codepoint=32, max_codepoint=126)))
 def test_quoted_text_comes_back_as_it_went(text: str) -> None:
-    assert unquote(script.quote(text)) == text
+    assert unquote(quoting.quote(text)) == text
 
 
 @given(st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1))
 def test_a_quoted_pattern_matches_its_text_alone(text: str) -> None:
-    pattern = script.quote_pattern(text)
+    pattern = quoting.quote_pattern(text)
     assert re.fullmatch(pattern, text)
     assert not re.fullmatch(pattern, text + "x")
 
 
 @pytest.mark.parametrize("slot", [volume_id("a"), "snap-" + "0" * 27, "a", LEGACY])
 def test_slots(slot: str) -> None:
-    assert script.check_slot(slot) == slot
+    assert quoting.check_slot(slot) == slot
 
 
 @pytest.mark.parametrize(
@@ -68,11 +67,11 @@ def test_slots(slot: str) -> None:
 )
 def test_no_slots(slot: str) -> None:
     with pytest.raises(InvalidRequest):
-        script.check_slot(slot)
+        quoting.check_slot(slot)
 
 
 def test_paths() -> None:
-    assert script.check_file_path("raid10/csi/a-1_b.img") == "raid10/csi/a-1_b.img"
+    assert quoting.check_file_path("raid10/csi/a-1_b.img") == "raid10/csi/a-1_b.img"
 
 
 @pytest.mark.parametrize(
@@ -93,25 +92,25 @@ def test_paths() -> None:
 )
 def test_no_paths(path: str) -> None:
     with pytest.raises(InvalidRequest):
-        script.check_file_path(path)
+        quoting.check_file_path(path)
 
 
 def test_host_nqns() -> None:
     for nqn in ("", "nqn.2014-08.org.nvmexpress:uuid:4f1c"):
-        assert script.check_host_nqn(nqn) == nqn
+        assert quoting.check_host_nqn(nqn) == nqn
     for nqn in ("iqn.x", "nqn.", 'nqn."', "nqn.a b", "nqn." + "x" * 220):
         with pytest.raises(InvalidRequest):
-            script.check_host_nqn(nqn)
+            quoting.check_host_nqn(nqn)
 
 
 @pytest.mark.parametrize("value", [-1, 2**63])
 def test_numbers_outside_of_what_routeros_counts(value: int) -> None:
     with pytest.raises(InvalidRequest):
-        script.number(value)
+        quoting.number(value)
 
 
 def test_wrap_is_the_marker_pattern() -> None:
-    assert script.wrap("CMD", NONCE) == (
+    assert quoting.wrap("CMD", NONCE) == (
         ':onerror e in={ CMD; :put "CSI-OK-0123456789abcdef" } '
         'do={ :put ("CSI-ERR-0123456789abcdef " . $e) }'
     )
@@ -120,9 +119,9 @@ def test_wrap_is_the_marker_pattern() -> None:
 def test_wrap_takes_one_short_line_and_a_real_nonce() -> None:
     for command in ("a\nb", "a\rb", "ä", "x" * 4200):
         with pytest.raises(InvalidRequest):
-            script.wrap(command, NONCE)
+            quoting.wrap(command, NONCE)
     with pytest.raises(ValueError):
-        script.wrap("x", '" }')
+        quoting.wrap("x", '" }')
 
 
 def longest(nodes: int) -> dict[str, int]:
@@ -167,12 +166,12 @@ def longest(nodes: int) -> dict[str, int]:
         "show": commands.show(slot),
         "capacity": commands.capacity("p" * 100),
     }
-    return {name: len(script.wrap(line, NONCE)) for name, line in lines.items()}
+    return {name: len(quoting.wrap(line, NONCE)) for name, line in lines.items()}
 
 
 def test_lines_stay_below_4_kb_with_the_longest_names() -> None:
     lengths = longest(nodes=1)
-    assert max(lengths.values()) < script.MAXIMUM_LINE, lengths
+    assert max(lengths.values()) < quoting.MAXIMUM_LINE, lengths
 
 
 def test_too_many_nodes_of_the_longest_names_are_a_clear_refusal() -> None:
