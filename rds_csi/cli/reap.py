@@ -17,6 +17,7 @@ from rds_csi.controller.admission import make_node_id
 from rds_csi.errors import DriverError
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import host_identity
+from rds_csi.model.volume import is_volume_id
 from rds_csi.node.connected import belongs
 from rds_csi.node.staging import StagingStore
 from rds_csi.nvme.arguments import is_our_nqn
@@ -107,6 +108,8 @@ async def give_volume_up(
     when ``ctrlLossTmo`` is over. Raises :class:`ConfigurationError` where the volume is not
     connected under the node's name, or has its RDS.
     """
+    if not is_volume_id(volume):
+        raise ConfigurationError(f"--give-up takes a volume's id like pvc-…, not {volume[:128]!r}")
     sysfs = sysfs or Sysfs()
     host = host_identity(config.cluster_id, make_node_id(config.cluster_id, node.node_id))
     found = sysfs.controllers_of(

@@ -48,8 +48,8 @@ def test_a_doubtful_code_that_nobody_has_thought_about_fails(table: dict[str, An
     found = error_codes.raised(generate.PACKAGE)
     with pytest.raises(Unexplained, match=r"^new.py raises Internal: why may it be final\?"):
         error_codes.page(table, found | {"new.py": {"Internal"}})
-    del found["nodeops/publish.py"]
-    with pytest.raises(Unexplained, match=r"nodeops/publish.py raises no FailedPrecondition"):
+    del found["node/publish.py"]
+    with pytest.raises(Unexplained, match=r"node/publish.py raises no FailedPrecondition"):
         error_codes.page(table, found)
 
 

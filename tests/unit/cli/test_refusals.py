@@ -50,6 +50,7 @@ WRONG: Final = {
     "--reap-interval": SECONDS,
     "--reap-grace": SECONDS,
     "--startup-taint": ["a b", "a/b/c", "key=value:NoExecute"],
+    "--give-up": ["", "pvc", "../pvc", "nqn.2000-02.com.mikrotik:pvc", LONG],
     "--settle": ["-1", "nan", "inf", "soon"],
     "--settings-of": ["0", "-1", "all", "4194999"],
 }

@@ -37,7 +37,8 @@ KUBELETS_PATIENCE: Final = 30.0
 NODE: Final = """
 import os, signal, sys
 from pathlib import Path
-from rds_csi import cli, process
+from rds_csi.cli import main as cli
+from rds_csi.runtime import process
 from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.sysfs import Sysfs
 
@@ -59,7 +60,7 @@ cli.main(arguments)
 STUBBORN: Final = """
 import asyncio, sys
 from pathlib import Path
-from rds_csi import driver
+from rds_csi.driver import lifecycle as driver
 from rds_csi.config import DriverConfig
 
 async def stubborn():
@@ -83,7 +84,7 @@ sys.exit(driver.run(config, None, None))
 
 DEAD_DNS: Final = """
 import socket, sys, threading
-from rds_csi import cli
+from rds_csi.cli import main as cli
 
 def getaddrinfo(*question, **more):
     print("asked for", question[0], flush=True)

@@ -305,7 +305,8 @@ def test_a_node_without_it_does_not_carry_it() -> None:
         "from rds_csi.driver.lifecycle import Driver\n"
         "shared = DriverConfig(endpoint=Path('/run/x.sock'), cluster_id='c')\n"
         "Driver(shared, None, NodeConfig(node_id='n'))\n"
-        "print({'rds_csi.kubernetes.startup_taint', 'rds_csi.kubernetes.api', 'http.client'} & set(sys.modules))"
+        "names = {'rds_csi.kubernetes.startup_taint', 'rds_csi.kubernetes.api', 'http.client'}\n"
+        "print(names & set(sys.modules))"
     )
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60

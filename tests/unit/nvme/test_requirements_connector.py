@@ -278,7 +278,7 @@ def test_one_backoff_helper() -> None:
         for file in package.rglob("*.py")
         if "import backoff" in file.read_text()
     }
-    assert users == {"retry.py"}
+    assert users == {"runtime/retry.py"}
 
 
 @pytest.mark.requirement("GUIDE-01")
