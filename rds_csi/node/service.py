@@ -1,4 +1,4 @@
-"""The Node service: requests checked and handed to :mod:`rds_csi.nodeops`, answers built.
+"""The Node service: requests checked and handed to the rest of the room, answers built.
 
 It holds no state of its own; what it needs to know, the kernel and the staging records tell.
 """

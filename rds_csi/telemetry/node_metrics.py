@@ -24,7 +24,7 @@ VOLUME_STATES: Final = (
     "left_over",
     "unknown",
 )
-"""The kernel's words for a controller (drivers/nvme/host/sysfs.c), ours (``nodeops/states.py``),
+"""The kernel's words for a controller (drivers/nvme/host/sysfs.c), ours (``node/states.py``),
 and one for words of the kernel that we do not know."""
 
 

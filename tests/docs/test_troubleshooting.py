@@ -109,7 +109,7 @@ def test_the_collector_sees_what_is_raised() -> None:
     assert len(said) > 180
     assert {each.kind for each in said} >= {"NotBlank", "VolumeInUse", "NotReady", "PoolFull"}
     [gone] = [each for each in said if each.has("the device mounted at … is gone")]
-    assert gone.place.startswith("nodeops/inspect.py")
+    assert gone.place.startswith("node/sizes.py")
 
 
 def test_every_quotation_is_the_drivers() -> None:

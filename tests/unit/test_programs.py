@@ -10,7 +10,7 @@ from rds_csi.lab import host
 from rds_csi.runtime.process import PACKAGES
 
 PACKAGE = Path(rds_csi.__file__).parent
-ROOMS = ("filesystem", "nvme", "nodeops")
+ROOMS = ("filesystem", "nvme", "node")
 NO_PROGRAMS = {"connect", "inspect", "remount", "run"}
 """Words that begin a list of something else."""
 _PROGRAM = re.compile(r"[a-z][a-z0-9_.-]*")
