@@ -24,7 +24,9 @@ from benchmarks.node import cost
 from benchmarks.rpc import driver, started, until_terminated, wait_for, wait_until
 from rds_csi.controller.pages import Listing
 from rds_csi.csi import v1 as csi
-from rds_csi.model.volume import AccessMode, Publication, Record, volume_id
+from rds_csi.model.access import AccessMode
+from rds_csi.model.record import Publication, Record
+from rds_csi.model.volume import volume_id
 from rds_csi.routeros import Disks, Session, SessionSettings
 from rds_csi.routeros.fragments import PROPERTIES
 from rds_csi.runtime.clock import SystemClock

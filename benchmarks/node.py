@@ -21,8 +21,10 @@ from pathlib import Path
 from typing import Final
 
 from rds_csi.csi import v1 as csi
+from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import HostIdentity
+from rds_csi.node.ports import NodePorts
 from rds_csi.node.service import Node, NodeSettings
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.node.states import VolumeStates
@@ -82,12 +84,15 @@ class Host:
             self.runner, self.sysfs, HostIdentity(HOST_NQN, HOST_ID), in_use=self.mounts.uses
         )
         self.node = Node(
-            settings=NodeSettings(node_id="bench", host_nqn=HOST_NQN, kubelet_dir=self.kubelet),
-            connector=connector,
-            sysfs=self.sysfs,
-            runner=self.runner,
-            store=self.store,
-            mounts=self.mounts,
+            NodeSettings(node_id="bench", host_nqn=HOST_NQN, kubelet_dir=self.kubelet),
+            NodePorts(
+                initiator=connector,
+                subsystems=self.sysfs,
+                runner=self.runner,
+                store=self.store,
+                mounts=self.mounts,
+                devices=BlockDevices(self.runner),
+            ),
         )
         self.reaper = Reaper(
             sysfs=self.sysfs,

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from docs import error_codes
+from rds_csi.model.contexts import connection_context
 from rds_csi.model.parameters import KEYS, NOT_OFFERED, ConnectionConfig
 
 DOCS: Final = Path(__file__).resolve().parent
@@ -31,7 +32,7 @@ _DEFAULTS: Final = {
     "nvmePort": "`--nvme-port` of the controller",
     "volumePath": "`--volume-path` of the controller",
     "fencing": "none",
-    **ConnectionConfig().to_context(),
+    **connection_context(ConnectionConfig()),
 }
 
 _PARAMETERS: Final = """\

@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Final
 
 from rds_csi.errors import InvalidParameter, InvalidRequest
+from rds_csi.model.node_id import check_node_id
 from rds_csi.model.parameters import VolumeParameters
-from rds_csi.model.volume import check_node_id, check_nqn
+from rds_csi.model.volume import check_nqn
 
 DEFAULT_DRIVER_NAME: Final = "csi.rds-csi.io"
 DEFAULT_NQN_PREFIX: Final = "nqn.2000-02.com.mikrotik"

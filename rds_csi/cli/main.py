@@ -7,148 +7,35 @@ imported by the command that does it.
 import io
 import os
 import sys
-from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
-from typing import Any, Final, NoReturn, TypeVar
+from typing import Any, Final
 
 import click
 
 from rds_csi import __version__
+from rds_csi.cli.options import (
+    address_options,
+    controller_config,
+    controller_options,
+    driver_options,
+    node_options,
+    option,
+    options,
+    pick,
+    refuse,
+)
 from rds_csi.config import (
-    DEFAULT_DRIVER_NAME,
     DEFAULT_NQN_PREFIX,
     ConfigurationError,
-    ControllerConfig,
     DriverConfig,
     NodeConfig,
     check_host,
     volume_defaults,
 )
-from rds_csi.errors import NotReady
 from rds_csi.telemetry.sink import occupy_standard_descriptors
 
-Command = TypeVar("Command", bound=Callable[..., Any])
-_HOST_KEY_FILE: Final = "--rds-host-key-file"
 _EXIT_FAILED: Final = 1
-_EXIT_CONFIGURATION: Final = 2
-
-
-def _option(flag: str, **attributes: Any) -> Callable[[Command], Command]:
-    """A flag with the environment variable of the same name; both shown in ``--help``."""
-    variable = "RDS_CSI_" + flag.split("/", maxsplit=1)[0].lstrip("-").replace("-", "_").upper()
-    attributes.setdefault("show_default", True)
-    return click.option(flag, envvar=variable, show_envvar=True, **attributes)
-
-
-def _options(*options: Callable[[Command], Command]) -> Callable[[Command], Command]:
-    def add(command: Command) -> Command:
-        for option in reversed(options):
-            command = option(command)
-        return command
-
-    return add
-
-
-_driver_options = _options(
-    _option(
-        "--endpoint",
-        type=click.Path(path_type=Path),
-        default=Path("/csi/csi.sock"),
-        help="Unix socket to serve CSI on.",
-    ),
-    _option(
-        "--cluster-id",
-        required=True,
-        help="Marks this cluster's volumes on the RDS; must never change.",
-    ),
-    _option("--driver-name", default=DEFAULT_DRIVER_NAME, help="CSI driver name."),
-    _option("--nqn-prefix", default=DEFAULT_NQN_PREFIX, help="NQN prefix of exported volumes."),
-    _option("--drain-budget", type=float, default=15.0, help="Seconds to finish RPCs at the end."),
-    _option(
-        "--operation-timeout",
-        type=float,
-        default=110.0,
-        help="Seconds for an RPC whose caller set no deadline.",
-    ),
-    _option(
-        "--metrics-address",
-        default="",
-        help="Where Prometheus may ask, like :9808 or 127.0.0.1:9808; empty: nowhere.",
-    ),
-    _option(
-        "--log-level",
-        type=click.Choice(["debug", "info", "warning", "error"]),
-        default="info",
-        help="What is logged. SIGUSR1 turns debug on, and off again.",
-    ),
-    _option(
-        "--log-format",
-        type=click.Choice(["json", "console"]),
-        default="json",
-        help="How it is logged, on standard error.",
-    ),
-)
-
-_address_options = _options(
-    _option("--rds-address", default="", help="Host name or address of the RDS's SSH service."),
-    _option("--rds-port", type=click.IntRange(1, 65535), default=22, help="Its port."),
-    _option("--nvme-address", default="", help="IP address at which nodes reach the volumes."),
-    _option("--nvme-port", default="4420", help="Its port."),
-)
-
-_controller_options = _options(
-    _address_options,
-    _option("--rds-user", default="csi", help="RouterOS user."),
-    _option(
-        "--rds-key-file",
-        type=click.Path(path_type=Path),
-        default=Path("/etc/rds-csi/ssh/id_ed25519"),
-        help="Private key of that user.",
-    ),
-    _option("--rds-host-key", default="", help="Public host keys of the RDS, one a line."),
-    _option(
-        "--rds-host-key-file",
-        type=click.Path(path_type=Path),
-        help="File with the RDS's public host keys, one a line.",
-    ),
-    _option(
-        "--rds-accept-any-host-key-insecure",
-        is_flag=True,
-        help="Development only: talk to whoever answers.",
-    ),
-    _option("--rds-channels", type=int, default=4, help="SSH commands at once."),
-    _option("--volume-path", default="", help="Directory for volumes, like raid10/csi."),
-    _option("--reserve", type=int, default=1024**3, help="Bytes of the pool that stay free."),
-    _option("--list-page", type=int, default=500, help="Volumes in one answer of ListVolumes."),
-)
-
-_node_options = _options(
-    _option("--node-id", default="", help="Name of this node, unique in the cluster."),
-    _option(
-        "--kubelet-dir",
-        type=click.Path(path_type=Path),
-        default=Path("/var/lib/kubelet"),
-        help="The kubelet's directory; only paths below it are mounted on.",
-    ),
-    _option(
-        "--state-dir",
-        type=click.Path(path_type=Path),
-        default=Path("/var/lib/rds-csi"),
-        help="Directory of the host for what a restart must know.",
-    ),
-    _option("--max-volumes", type=int, default=0, help="Volumes this node may have; 0: any."),
-    _option("--connects", type=int, default=8, help="NVMe connects at once."),
-    _option("--reap-interval", type=float, default=600.0, help="Seconds between orphan searches."),
-    _option("--reap-grace", type=float, default=300.0, help="Age at which an orphan is one."),
-    _option(
-        "--startup-taint",
-        metavar="KEY",
-        default="",
-        help="Taint to take off this Kubernetes node once the driver is registered; empty: none.",
-    ),
-)
-
 
 _STANDARD_ERROR: Final = 2
 
@@ -202,36 +89,36 @@ def main() -> None:
 
 
 @main.command()
-@_driver_options
-@_controller_options
+@driver_options
+@controller_options
 def controller(**flags: Any) -> None:
     """Serve Identity and Controller: volumes on the RDS."""
     _serve(flags, with_controller=True, with_node=False)
 
 
 @main.command()
-@_driver_options
-@_node_options
+@driver_options
+@node_options
 def node(**flags: Any) -> None:
     """Serve Identity and Node: connect, format and mount on this host."""
     _serve(flags, with_controller=False, with_node=True)
 
 
 @main.command("all")
-@_driver_options
-@_controller_options
-@_node_options
+@driver_options
+@controller_options
+@node_options
 def everything(**flags: Any) -> None:
     """Serve all three services on one socket: for trying and testing."""
     _serve(flags, with_controller=True, with_node=True)
 
 
 @main.command()
-@_option("--cluster-id", required=True, help="As the driver has it.")
-@_option("--node-id", required=True, help="As the driver has it.")
-@_option("--nqn-prefix", default=DEFAULT_NQN_PREFIX, help="As the driver has it.")
-@_option("--endpoint", type=click.Path(path_type=Path), default=Path("/csi/csi.sock"), help="Same.")
-@_option(
+@option("--cluster-id", required=True, help="As the driver has it.")
+@option("--node-id", required=True, help="As the driver has it.")
+@option("--nqn-prefix", default=DEFAULT_NQN_PREFIX, help="As the driver has it.")
+@option("--endpoint", type=click.Path(path_type=Path), default=Path("/csi/csi.sock"), help="Same.")
+@option(
     "--state-dir", type=click.Path(path_type=Path), default=Path("/var/lib/rds-csi"), help="Same."
 )
 @click.option("--dry-run", is_flag=True, help="Look and say why; touch nothing.")
@@ -246,12 +133,12 @@ def reap(*, dry_run: bool, settle: float, as_json: bool, give_up: str | None, **
 
     logs.configure(level="warning", style="console")
     try:
-        shared = DriverConfig(**_pick(flags, DriverConfig))
-        node_config = NodeConfig(**_pick(flags, NodeConfig))
+        shared = DriverConfig(**pick(flags, DriverConfig))
+        node_config = NodeConfig(**pick(flags, NodeConfig))
         work = command.reap(shared, node_config, dry_run=dry_run, settle=settle, give_up=give_up)
         findings = threads.run(work)
     except ConfigurationError as error:
-        _refuse(str(error))
+        refuse(str(error))
     if as_json:
         click.echo(command.as_json(findings))
     else:
@@ -280,7 +167,7 @@ def demo(*, here: bool, lab: bool) -> None:
 
     lacks = "nothing, but --lab was given" if lab else command.kernel_lacks()
     if lacks and here:
-        _refuse(f"the demo cannot run here: this machine lacks {lacks}")
+        refuse(f"the demo cannot run here: this machine lacks {lacks}")
     sys.exit(command.demo_in_lab(lacks) if lacks else command.demo_here())
 
 
@@ -308,7 +195,7 @@ def _settings_of(context: click.Context, _: click.Parameter, process: int | None
     context.default_map = main.commands[role].make_context(role, flags).params
 
 
-_doctor_options = _options(
+_doctor_options = options(
     click.option(
         "--settings-of",
         type=click.IntRange(1),
@@ -324,9 +211,9 @@ _doctor_options = _options(
 
 @doctor.command("node")
 @_doctor_options
-@_address_options
-@_driver_options
-@_node_options
+@address_options
+@driver_options
+@node_options
 def doctor_node(*, as_json: bool, **flags: Any) -> None:
     """Look at this node: kernel, programs, identity, mounts, driver, and the way to the RDS."""
     from rds_csi.doctor import command  # noqa: PLC0415 - no daemon is a doctor
@@ -341,17 +228,17 @@ def doctor_node(*, as_json: bool, **flags: Any) -> None:
         if flags["rds_address"]:
             check_host("--rds-address", flags["rds_address"])
         ssh = (flags["rds_address"], flags["rds_port"]) if flags["rds_address"] else None
-        shared = DriverConfig(**_pick(flags, DriverConfig))
-        of_node = NodeConfig(**_pick(flags, NodeConfig))
+        shared = DriverConfig(**pick(flags, DriverConfig))
+        of_node = NodeConfig(**pick(flags, NodeConfig))
     except ConfigurationError as error:
-        _refuse(str(error))
+        refuse(str(error))
     sys.exit(command.doctor_node(shared, of_node, nvme=nvme, ssh=ssh, for_programs=as_json))
 
 
 @doctor.command("rds")
 @_doctor_options
-@_driver_options
-@_controller_options
+@driver_options
+@controller_options
 @click.option("--write", is_flag=True, help="Also make, export and remove scratch volumes.")
 @click.option("--report", type=click.Path(path_type=Path), help="Write a report to send to us.")
 @click.option("--report-addresses", is_flag=True, help="With addresses and names in it.")
@@ -365,29 +252,29 @@ def doctor_rds(
     # What the driver would log of a failure is what the table says.
     logs.configure(level="error", style="console")
     try:
-        shared = DriverConfig(**_pick(flags, DriverConfig))
+        shared = DriverConfig(**pick(flags, DriverConfig))
         status = command.doctor_rds(
             shared,
-            _controller_config(flags),
+            controller_config(flags),
             write=write,
             report=report,
             addresses=report_addresses,
             for_programs=as_json,
         )
     except ConfigurationError as error:
-        _refuse(str(error))
+        refuse(str(error))
     sys.exit(status)
 
 
 def _serve(flags: dict[str, Any], *, with_controller: bool, with_node: bool) -> None:
     try:
         shared = DriverConfig(
-            **_pick(flags, DriverConfig, endpoint=flags["endpoint"], cluster_id=flags["cluster_id"])
+            **pick(flags, DriverConfig, endpoint=flags["endpoint"], cluster_id=flags["cluster_id"])
         )
-        of_controller = _controller_config(flags) if with_controller else None
-        of_node = NodeConfig(**_pick(flags, NodeConfig)) if with_node else None
+        of_controller = controller_config(flags) if with_controller else None
+        of_node = NodeConfig(**pick(flags, NodeConfig)) if with_node else None
     except ConfigurationError as error:
-        _refuse(str(error))
+        refuse(str(error))
     from rds_csi.driver import (  # noqa: PLC0415 - the help and a refusal need no gRPC
         lifecycle as driver,
     )
@@ -397,64 +284,8 @@ def _serve(flags: dict[str, Any], *, with_controller: bool, with_node: bool) -> 
     try:
         status = driver.run(shared, of_controller, of_node)
     except ConfigurationError as error:
-        _refuse(str(error))
+        refuse(str(error))
     sys.exit(status)
-
-
-def _controller_config(flags: dict[str, Any]) -> ControllerConfig:
-    keys = _host_keys("--rds-host-key", flags["rds_host_key"])
-    if flags["rds_host_key_file"] is not None:
-        try:
-            text = flags["rds_host_key_file"].read_text()
-        except (OSError, ValueError) as error:
-            raise ConfigurationError(f"{_HOST_KEY_FILE}: {error}") from None
-        keys += _host_keys(_HOST_KEY_FILE, text)
-    return ControllerConfig(
-        **_pick(
-            flags,
-            ControllerConfig,
-            rds_host_keys=keys,
-            rds_accept_any_host_key=flags["rds_accept_any_host_key_insecure"],
-            defaults=volume_defaults(
-                {
-                    "nvmeAddress": flags["nvme_address"],
-                    "nvmePort": flags["nvme_port"],
-                    "volumePath": flags["volume_path"],
-                }
-            ),
-        )
-    )
-
-
-def _host_keys(flag: str, text: str) -> tuple[str, ...]:
-    """The lines that hold keys, each of which can be read."""
-    from rds_csi.routeros.settings import trusted_keys  # noqa: PLC0415 - a node needs no SSH
-
-    if "PRIVATE KEY" in text:
-        raise ConfigurationError(
-            f"{flag}: a private key is given, and it is the RDS's public ones that are needed"
-        )
-    lines = [line.strip() for line in text.splitlines()]
-    keys = tuple(line for line in lines if line and not line.startswith("#"))
-    if not keys and flag == _HOST_KEY_FILE:
-        raise ConfigurationError(f"{flag}: no public key of the RDS is in it")
-    try:
-        if keys:
-            trusted_keys(keys)
-    except NotReady as error:
-        raise ConfigurationError(f"{flag}: {error}") from None
-    return keys
-
-
-def _pick(flags: dict[str, Any], settings: type, **given: Any) -> dict[str, Any]:
-    """The flags that are fields of ``settings``, and ``given``."""
-    names = settings.__dataclass_fields__  # type: ignore[attr-defined]
-    return {name: value for name, value in flags.items() if name in names} | given
-
-
-def _refuse(text: str) -> NoReturn:
-    click.echo(f"rds-csi: {text}", err=True)
-    sys.exit(_EXIT_CONFIGURATION)
 
 
 if __name__ == "__main__":

@@ -9,22 +9,19 @@ import json
 import math
 import socket
 from collections.abc import Callable
-from functools import partial
 from pathlib import Path
 
 from rds_csi.config import ConfigurationError, DriverConfig, NodeConfig
-from rds_csi.controller.admission import make_node_id
+from rds_csi.driver.connections import Host, build_connections
 from rds_csi.errors import DriverError
-from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import host_identity
+from rds_csi.model.node_id import make_node_id
 from rds_csi.model.volume import is_volume_id
 from rds_csi.node.connected import belongs
-from rds_csi.node.staging import StagingStore
 from rds_csi.nvme.arguments import is_our_nqn
 from rds_csi.nvme.child import Prover
-from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.readiness import Timings
-from rds_csi.nvme.reaper import Finding, Reaper, Verdict
+from rds_csi.nvme.reaper import Finding, Verdict
 from rds_csi.nvme.removal import Remover
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import SubprocessRunner
@@ -66,32 +63,16 @@ async def reap(
         raise ConfigurationError(
             f"a driver serves on {config.endpoint} and reaps by itself: only --dry-run is possible"
         )
-    runner = SubprocessRunner()
-    sysfs = sysfs or Sysfs()
-    mounts = Mounts(runner)
-    store = StagingStore(node.state_dir)
-    host = host_identity(config.cluster_id, make_node_id(config.cluster_id, node.node_id))
-    connector = Connector(
-        runner, sysfs, host, in_use=mounts.uses, nqn_prefix=config.nqn_prefix, limit=1
-    )
-
-    reaper = Reaper(
-        sysfs=sysfs,
-        connector=connector,
-        host=host.nqn,
-        nqn_prefix=config.nqn_prefix,
-        recorded=partial(store.staged_nqns, config.nqn_prefix),
-        mounted=lambda: mounts.look(many=True).uses,
-        locked=lambda _nqn: False,
-        grace=settle,
-        dry_run=dry_run,
+    host = Host.of(config, node, make_node_id(config.cluster_id, node.node_id), sysfs)
+    _, reaper = build_connections(
+        config, node, host, locked=lambda _volume: False, grace=settle, dry_run=dry_run
     )
     try:
         await reaper.once()
         await asyncio.sleep(settle)
         return await reaper.once()
     finally:
-        await runner.close()
+        await host.runner.close()
 
 
 async def give_volume_up(

@@ -4,67 +4,15 @@ Pure rules. The controller applies them to the ownership record and writes the r
 one compare-and-set, so two replicas cannot both say yes.
 """
 
-import hashlib
 from dataclasses import replace
-from typing import Final
 
 from rds_csi.errors import (
-    InvalidRequest,
     MadeForOther,
-    NodeNotFound,
     VolumeInUse,
     VolumeMismatch,
 )
-from rds_csi.model.volume import (
-    BLOCK,
-    DEFAULT_FILE_SYSTEM,
-    MAXIMUM_NODE_ID,
-    AccessMode,
-    Capability,
-    Publication,
-    Record,
-    check_node_id,
-)
-
-_TAG_LENGTH: Final = 8
-READONLY_KEY: Final = "readonly"
-"""PublishContext entry that tells the node a read-only ControllerPublish."""
-SIZE_KEY: Final = "size"
-"""PublishContext entry with the volume's bytes: no smaller device is ever used for it."""
-
-GENERATION_KEY: Final = "generation"
-"""PublishContext entry with the record's generation, in decimal: what a node kept of an older one
-is outdated. Absent for what was published before records had it, which is 0."""
-FORMATTED_KEY: Final = "formatted"
-"""PublishContext entry with the file system the volume is known to hold, absent when none is
-known: such a volume is never formatted, whatever its device shows."""
-
-
-def make_node_id(cluster_id: str, name: str) -> str:
-    """The node id that the node called ``name`` reports: its name and a tag of the cluster.
-
-    The controller keeps no list of nodes. The tag lets it tell a node of its own cluster from
-    anything else, and catches a node plugin configured with another cluster id, whose host NQN
-    the controller would compute wrongly.
-    """
-    node_id = f"{check_node_id(name)}.{_tag(cluster_id, name)}"
-    if len(node_id.encode()) > MAXIMUM_NODE_ID:
-        raise InvalidRequest(
-            f"the node name is longer than {MAXIMUM_NODE_ID - _TAG_LENGTH - 1} bytes"
-        )
-    return node_id
-
-
-def check_node(cluster_id: str, node_id: str) -> str:
-    """The node id, if :func:`make_node_id` made it in this cluster; else :class:`NodeNotFound`."""
-    check_node_id(node_id)
-    name, _, tag = node_id.rpartition(".")
-    if not name or tag != _tag(cluster_id, name):
-        raise NodeNotFound(
-            f"node {node_id[:300]!r} does not run this driver with cluster id {cluster_id!r}",
-            advice="controller and node plugins must have the same --cluster-id",
-        )
-    return node_id
+from rds_csi.model.access import BLOCK, DEFAULT_FILE_SYSTEM, AccessMode, Capability
+from rds_csi.model.record import Publication, Record
 
 
 def dedicate(record: Record, capability: Capability, *, volume: str) -> Record:
@@ -127,7 +75,3 @@ def _together(one: Publication, other: Publication) -> bool:
 
 def _describe(entry: Publication) -> str:
     return f"{entry.mode.name}{', read-only' if entry.readonly else ''}"
-
-
-def _tag(cluster_id: str, name: str) -> str:
-    return hashlib.sha256(f"{cluster_id}/{name}".encode()).hexdigest()[:_TAG_LENGTH]

@@ -18,7 +18,8 @@ from rds_csi.errors import (
     VolumeMismatch,
 )
 from rds_csi.model.host_identity import host_identity
-from rds_csi.model.volume import Record, is_legacy_id
+from rds_csi.model.record import Record
+from rds_csi.model.volume import is_legacy_id
 from rds_csi.routeros import Disk, Disks
 from rds_csi.runtime.clock import Clock
 

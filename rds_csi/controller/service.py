@@ -9,15 +9,7 @@ from typing import Final
 
 import structlog
 
-from rds_csi.controller.admission import (
-    FORMATTED_KEY,
-    GENERATION_KEY,
-    READONLY_KEY,
-    SIZE_KEY,
-    admit,
-    check_node,
-    dedicate,
-)
+from rds_csi.controller.admission import admit, dedicate
 from rds_csi.controller.pages import Listing
 from rds_csi.controller.records import Records
 from rds_csi.csi import v1 as csi
@@ -32,18 +24,12 @@ from rds_csi.errors import (
     VolumeMismatch,
     VolumeNotFound,
 )
-from rds_csi.model.parameters import Target, VolumeParameters
-from rds_csi.model.volume import (
-    Capability,
-    CapacityRange,
-    Record,
-    check_name,
-    is_volume_id,
-    largest_size,
-    minimum_size,
-    owner_tag,
-    volume_id,
-)
+from rds_csi.model.access import Capability, minimum_size
+from rds_csi.model.contexts import ADDRESS_KEY, Published, Target, volume_context
+from rds_csi.model.node_id import check_node
+from rds_csi.model.parameters import VolumeParameters
+from rds_csi.model.record import Record, owner_tag
+from rds_csi.model.volume import CapacityRange, check_name, is_volume_id, largest_size, volume_id
 from rds_csi.routeros import Disk, Disks, ailments, size_unknown
 from rds_csi.rpc import convert
 from rds_csi.runtime.clock import Clock, SystemClock
@@ -130,8 +116,10 @@ class Controller(csi.ControllerBase):
             volume=csi.Volume(
                 capacity_bytes=disk.size,
                 volume_id=slot,
-                volume_context=replace(parameters, nvme_port=disk.port).to_context(
-                    disk.nqn, keep_address="nvmeAddress" in message.parameters
+                volume_context=volume_context(
+                    replace(parameters, nvme_port=disk.port),
+                    disk.nqn,
+                    keep_address=ADDRESS_KEY in message.parameters,
                 ),
             )
         )
@@ -193,12 +181,12 @@ class Controller(csi.ControllerBase):
         disk = await self._records.change(slot, admitted)
         if disk.size <= 0:
             raise size_unknown(slot)
-        address = message.volume_context.get("nvmeAddress") or self._settings.defaults.nvme_address
-        context = Target(address, disk.port, disk.nqn).to_context()
-        context |= _facts(disk)
-        if message.readonly:
-            context[READONLY_KEY] = "true"
-        return csi.ControllerPublishVolumeResponse(publish_context=context)
+        address = message.volume_context.get(ADDRESS_KEY) or self._settings.defaults.nvme_address
+        target = Target(address, disk.port, disk.nqn)
+        told = _told(disk, read_only=message.readonly)
+        return csi.ControllerPublishVolumeResponse(
+            publish_context={**target.to_context(), **told.to_context()}
+        )
 
     async def controller_unpublish_volume(
         self, message: csi.ControllerUnpublishVolumeRequest
@@ -346,16 +334,17 @@ def _access(wanted: tuple[Capability, ...]) -> str:
     return kinds[0]
 
 
-def _facts(disk: Disk) -> dict[str, str]:
+def _told(disk: Disk, *, read_only: bool) -> Published:
     """What the node has to know before it formats, or believes what it kept from before."""
-    facts = {SIZE_KEY: str(disk.size)}
-    if disk.record is not None:
-        facts[GENERATION_KEY] = str(disk.record.generation)
+    if disk.record is None:
+        return Published(size=disk.size, read_only=read_only)
+    return Published(
+        size=disk.size,
+        generation=disk.record.generation,
         # What it shows in the answer to this publish is known, and written with the next change.
-        formatted = disk.record.seen(disk.file_system).formatted
-        if formatted:
-            facts[FORMATTED_KEY] = formatted
-    return facts
+        formatted=disk.record.seen(disk.file_system).formatted,
+        read_only=read_only,
+    )
 
 
 def _volume(disk: Disk) -> csi.Volume:

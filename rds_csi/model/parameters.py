@@ -1,4 +1,4 @@
-"""StorageClass parameters, the VolumeContext made of them, and the connection settings inside.
+"""StorageClass parameters, and the connection settings among them.
 
 The keys are the Go driver's where it has the same thing, so that its StorageClasses and
 PersistentVolumes go on working. Each key stands once, in :data:`KEYS`, with its rule.
@@ -11,7 +11,6 @@ from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 from rds_csi.errors import InvalidParameter
-from rds_csi.model.volume import check_nqn
 
 MAXIMUM_TIMER: Final = 2**31 - 1
 """The kernel parses these numbers as ``int``."""
@@ -47,21 +46,6 @@ class ConnectionConfig:
             if rule.connection and key in parameters
         }
         return cls(**values)
-
-    def to_context(self) -> dict[str, str]:
-        """The VolumeContext entries: always the three timers, the others where they are set."""
-        context = {
-            "ctrlLossTmo": str(self.ctrl_loss_tmo),
-            "reconnectDelay": str(self.reconnect_delay),
-            "keepAliveTmo": str(self.keep_alive_tmo),
-        }
-        if self.fast_io_fail_tmo is not None:
-            context["fastIoFailTmo"] = str(self.fast_io_fail_tmo)
-        if self.nr_io_queues:
-            context["nrIoQueues"] = str(self.nr_io_queues)
-        if self.queue_size:
-            context["queueSize"] = str(self.queue_size)
-        return context
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,49 +86,6 @@ class VolumeParameters:
             result = setter.apply(result, key, value)
         return result
 
-    def to_context(self, nqn: str, *, keep_address: bool) -> dict[str, str]:
-        """The VolumeContext: what the node needs to connect, as strings.
-
-        It is frozen in the PersistentVolume. Only with ``keep_address`` the address is in it;
-        else each publish gives the one the driver is configured with by then.
-        """
-        return {
-            **({"nvmeAddress": self.nvme_address} if keep_address else {}),
-            "nvmePort": str(self.nvme_port),
-            "nqn": nqn,
-            "volumePath": self.volume_path,
-            **self.connection.to_context(),
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a volume is exported: the address and port of the RDS, and the subsystem's NQN."""
-
-    address: str
-    port: int
-    nqn: str
-
-    @classmethod
-    def from_contexts(cls, publish: Mapping[str, str], volume: Mapping[str, str]) -> Self:
-        """The target; the PublishContext wins, for it is made anew at each publish.
-
-        A VolumeContext is frozen in the PersistentVolume, an RDS may move to another address.
-        """
-        values = {**volume, **publish}
-        for key in ("nvmeAddress", "nvmePort", "nqn"):
-            if not values.get(key):
-                raise InvalidParameter(f"neither publish_context nor volume_context has {key}")
-        return cls(
-            _address("nvmeAddress", values["nvmeAddress"]),
-            _integer("nvmePort", values["nvmePort"], 1, 65535),
-            check_nqn(values["nqn"]),
-        )
-
-    def to_context(self) -> dict[str, str]:
-        """The PublishContext entries."""
-        return {"nvmeAddress": self.address, "nvmePort": str(self.port), "nqn": self.nqn}
-
 
 @dataclass(frozen=True, slots=True)
 class Key:
@@ -168,7 +109,8 @@ class Key:
         return replace(parameters, **change)
 
 
-def _integer(key: str, value: str, low: int, high: int) -> int:
+def read_integer(key: str, value: str, low: int, high: int) -> int:
+    """The number in the text; :class:`InvalidParameter` unless it lies in the range."""
     if not re.fullmatch(r"-?[0-9]{1,10}", value):
         raise InvalidParameter(f"invalid {key}: {value[:64]!r} is not an integer")
     number = int(value)
@@ -178,11 +120,11 @@ def _integer(key: str, value: str, low: int, high: int) -> int:
 
 
 def _bounded(low: int, high: int) -> Callable[[str, str], int]:
-    return lambda key, value: _integer(key, value, low, high)
+    return lambda key, value: read_integer(key, value, low, high)
 
 
 def _ctrl_loss_tmo(key: str, value: str) -> int:
-    number = _integer(key, value, -MAXIMUM_TIMER, MAXIMUM_TIMER)
+    number = read_integer(key, value, -MAXIMUM_TIMER, MAXIMUM_TIMER)
     if number < -1:
         raise InvalidParameter(
             f"{key} must be -1 (never give up), 0 (the kernel's default) or positive, not {number}"
@@ -191,20 +133,21 @@ def _ctrl_loss_tmo(key: str, value: str) -> int:
 
 
 def _reconnect_delay(key: str, value: str) -> int:
-    number = _integer(key, value, -MAXIMUM_TIMER, MAXIMUM_TIMER)
+    number = read_integer(key, value, -MAXIMUM_TIMER, MAXIMUM_TIMER)
     if number < 1:
         raise InvalidParameter(f"{key} must be positive, not {number}")
     return number
 
 
 def _keep_alive_tmo(key: str, value: str) -> int:
-    number = _integer(key, value, -MAXIMUM_TIMER, MAXIMUM_TIMER)
+    number = read_integer(key, value, -MAXIMUM_TIMER, MAXIMUM_TIMER)
     if number < 0:
         raise InvalidParameter(f"{key} must be non-negative, not {number}")
     return number
 
 
-def _address(key: str, value: str) -> str:
+def read_address(key: str, value: str) -> str:
+    """The IP address in the text, as the kernel spells it; else :class:`InvalidParameter`."""
     # An address, never a name: the node must not depend on DNS to get its disks back.
     try:
         address = ipaddress.ip_address(value)
@@ -246,7 +189,7 @@ KEYS: Final[Mapping[str, Key]] = {
         "where the RDS exports volumes to the nodes",
         "Its network carries the data. A volume keeps the address given here; where none is given, "
         "each attach takes the driver's own setting, so the RDS can move.",
-        _address,
+        read_address,
         "nvme_address",
     ),
     "nvmePort": Key(

@@ -1,48 +1,14 @@
 """Which devices of this node belong to a volume, and to which volume a mount belongs."""
 
 from collections.abc import Callable, Iterable, Sequence
-from typing import Protocol
 
 from rds_csi.errors import DriverError, FailedPrecondition, InvalidRequest, NotUndone
 from rds_csi.filesystem.devices import Device
 from rds_csi.filesystem.mounts import Mount
-from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.contexts import Target
 from rds_csi.model.volume import is_volume_id
+from rds_csi.node.ports import Initiator, Subsystems
 from rds_csi.nvme.sysfs import Controller, Namespace
-
-
-class Initiator(Protocol):
-    """The node's side of NVMe/TCP: :class:`rds_csi.nvme.connector.Connector`."""
-
-    async def connect_with_retry(
-        self, target: Target, config: ConnectionConfig, *, volume: str = ""
-    ) -> Namespace:
-        """Connect, or find connected, and return the usable namespace."""
-
-    def find(self, nqn: str) -> Namespace | None:
-        """The namespace, as sysfs shows it now."""
-
-    async def disconnect(self, nqn: str, *, volume: str = "") -> None:
-        """Disconnect; returns when the controllers are proven gone."""
-
-    async def rescan(self, nqn: str, *, volume: str = "") -> None:
-        """Make the kernel read the namespace's size again."""
-
-
-class Subsystems(Protocol):
-    """What sysfs shows: :class:`rds_csi.nvme.sysfs.Sysfs`."""
-
-    def controllers_of(self, wanted: Callable[[str], bool]) -> list[Controller]:
-        """The controllers whose NQN is wanted."""
-
-    def namespace_of(self, controllers: Iterable[Controller], nsid: int = 1) -> Namespace | None:
-        """The namespace that the controllers lead to."""
-
-    def owner(self, devno: tuple[int, int]) -> str:
-        """The NQN that a block device is of, or nothing."""
-
-    def owner_of_node(self, name: str) -> str:
-        """The same, of the block device of this name."""
 
 
 def check_target(target: Target, volume: str) -> Target:

@@ -24,9 +24,10 @@ from rds_csi.filesystem import paths
 from rds_csi.filesystem.attach import DeviceMounts
 from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.mounts import Mount, Mounts
-from rds_csi.model.volume import AccessMode
-from rds_csi.node.connected import Initiator, Volumes, not_undone
+from rds_csi.model.access import AccessMode
+from rds_csi.node.connected import Volumes, not_undone
 from rds_csi.node.handover import Handovers
+from rds_csi.node.ports import Initiator
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.node.wanted import Publish
 from rds_csi.nvme.sysfs import Namespace

@@ -7,42 +7,37 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from rds_csi.controller.admission import FORMATTED_KEY, GENERATION_KEY, READONLY_KEY, SIZE_KEY
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import (
     FailedPrecondition,
-    InvalidParameter,
     InvalidRequest,
     PathNotFound,
 )
-from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.format import Formatter
 from rds_csi.filesystem.grow import Grower
-from rds_csi.filesystem.mounts import Mounts
 from rds_csi.filesystem.options import mount_options
 from rds_csi.filesystem.paths import Paths
 from rds_csi.filesystem.usage import Usage
+from rds_csi.model.access import Capability
+from rds_csi.model.contexts import Published, Target, has_source
 from rds_csi.model.health import Severity
-from rds_csi.model.parameters import ConnectionConfig, Target
-from rds_csi.model.volume import Capability
-from rds_csi.node.connected import Initiator, Subsystems, Volumes, check_target
+from rds_csi.model.parameters import ConnectionConfig
+from rds_csi.node.connected import Volumes, check_target
 from rds_csi.node.contents import Contents
 from rds_csi.node.handover import Handovers
 from rds_csi.node.health import HealthCheck
 from rds_csi.node.look import Looks
+from rds_csi.node.ports import NodePorts
 from rds_csi.node.publish import Publisher
 from rds_csi.node.sizes import Inspector
 from rds_csi.node.stage import Stager
-from rds_csi.node.staging import StagingStore, check_volume_id
+from rds_csi.node.staging import check_volume_id
 from rds_csi.node.uses import Uses
 from rds_csi.node.wanted import Publish, Stage
 from rds_csi.rpc import convert
-from rds_csi.runtime.process import Runner
-
-CONTENT_SOURCE_KEY = "contentSource"
-"""VolumeContext entry of a volume made from a snapshot or another volume: it is never blank."""
 
 _Rpc = csi.NodeServiceCapabilityRpcType
+
 _CAPABILITIES = (
     _Rpc.STAGE_UNSTAGE_VOLUME,
     _Rpc.GET_VOLUME_STATS,
@@ -52,6 +47,7 @@ _CAPABILITIES = (
     _Rpc.GET_STORAGE_HEALTH,
     _Rpc(convert.CONDITION_CAPABILITY_OF_NODE),
 )
+
 _Unit = csi.VolumeUsageUnit
 
 
@@ -72,28 +68,17 @@ class NodeSettings:
 class Node(csi.NodeBase):
     """CSI Node over the kernel of this machine."""
 
-    def __init__(
-        self,
-        *,
-        settings: NodeSettings,
-        connector: Initiator,
-        sysfs: Subsystems,
-        runner: Runner,
-        store: StagingStore,
-        mounts: Mounts | None = None,
-        devices: BlockDevices | None = None,
-    ) -> None:
-        mounts = mounts or Mounts(runner)
-        devices = devices or BlockDevices(runner)
-        volumes = Volumes(connector, sysfs, settings.host_nqn)
-        self._looks = Looks(volumes, mounts)
-        grower = Grower(runner, devices)
-        uses = Uses(initiator=connector, volumes=volumes, mounts=mounts, devices=devices)
+    def __init__(self, settings: NodeSettings, ports: NodePorts) -> None:
+        mounts, devices, store = ports.mounts, ports.devices, ports.store
+        volumes = Volumes(ports.initiator, ports.subsystems, settings.host_nqn)
+        grower = Grower(ports.runner, devices)
+        uses = Uses(initiator=ports.initiator, volumes=volumes, mounts=mounts, devices=devices)
         handovers = Handovers(volumes=volumes, uses=uses, store=store)
         self._settings = settings
         self._paths = Paths(settings.kubelet_dir)
+        self._looks = Looks(volumes, mounts)
         self._stager = Stager(
-            initiator=connector,
+            initiator=ports.initiator,
             volumes=volumes,
             mounts=mounts,
             devices=devices,
@@ -105,7 +90,7 @@ class Node(csi.NodeBase):
             store=store,
         )
         self._publisher = Publisher(
-            initiator=connector,
+            initiator=ports.initiator,
             volumes=volumes,
             mounts=mounts,
             devices=devices,
@@ -113,8 +98,8 @@ class Node(csi.NodeBase):
             store=store,
         )
         self._inspector = Inspector(
-            runner=runner,
-            initiator=connector,
+            runner=ports.runner,
+            initiator=ports.initiator,
             volumes=volumes,
             mounts=mounts,
             devices=devices,
@@ -122,10 +107,7 @@ class Node(csi.NodeBase):
             store=store,
         )
         self._health = HealthCheck(
-            looks=self._looks,
-            devices=devices,
-            inspector=self._inspector,
-            store=store,
+            looks=self._looks, devices=devices, inspector=self._inspector, store=store
         )
 
     # A volume's way in and out
@@ -138,6 +120,7 @@ class Node(csi.NodeBase):
         path = self._paths.check(message.staging_target_path, "staging_target_path")
         capability = _capability(message.volume_capability)
         target = _target(message.publish_context, message.volume_context, volume)
+        told = Published.from_context(message.publish_context)
         await self._stager.stage(
             Stage(
                 volume=volume,
@@ -145,11 +128,11 @@ class Node(csi.NodeBase):
                 config=ConnectionConfig.from_parameters(message.volume_context),
                 path=path,
                 capability=capability,
-                read_only=_read_only(capability, message.publish_context),
-                size=_number(message.publish_context, SIZE_KEY),
-                generation=_number(message.publish_context, GENERATION_KEY),
-                formatted=message.publish_context.get(FORMATTED_KEY, ""),
-                content_expected=bool(message.volume_context.get(CONTENT_SOURCE_KEY)),
+                read_only=_read_only(capability, told),
+                size=told.size,
+                generation=told.generation,
+                formatted=told.formatted,
+                content_expected=has_source(message.volume_context),
             )
         )
         return csi.NodeStageVolumeResponse()
@@ -176,7 +159,7 @@ class Node(csi.NodeBase):
         staging_path = self._paths.check(message.staging_target_path, "staging_target_path")
         if path == staging_path:
             raise InvalidRequest("target_path and staging_target_path are the same", volume=volume)
-        read_only = message.readonly or _read_only(capability, message.publish_context)
+        told = Published.from_context(message.publish_context)
         await self._publisher.publish(
             Publish(
                 volume=volume,
@@ -184,8 +167,8 @@ class Node(csi.NodeBase):
                 staging_path=staging_path,
                 path=path,
                 capability=capability,
-                read_only=read_only,
-                generation=_number(message.publish_context, GENERATION_KEY),
+                read_only=message.readonly or _read_only(capability, told),
+                generation=told.generation,
             )
         )
         return csi.NodePublishVolumeResponse()
@@ -319,20 +302,6 @@ def _target(publish: Mapping[str, str], volume_context: Mapping[str, str], volum
     return check_target(Target.from_contexts(publish, volume_context), volume)
 
 
-def _read_only(capability: Capability, publish_context: Mapping[str, str]) -> bool:
+def _read_only(capability: Capability, told: Published) -> bool:
     """Whether nobody on this node may write: by mode, mount option, or ControllerPublish."""
-    return (
-        capability.mode.read_only
-        or "ro" in capability.mount_flags
-        or publish_context.get(READONLY_KEY) == "true"
-    )
-
-
-def _number(publish_context: Mapping[str, str], key: str) -> int | None:
-    """What the controller told of the volume under ``key``, or None where it did not."""
-    text = publish_context.get(key)
-    if text is None:
-        return None
-    if not (text.isascii() and text.isdigit() and len(text) <= 18):
-        raise InvalidParameter(f"{key} {text[:64]!r} in the publish_context is no {key}")
-    return int(text)
+    return capability.mode.read_only or "ro" in capability.mount_flags or told.read_only

@@ -20,9 +20,10 @@ from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mount, Mounts, MountTable
 from rds_csi.filesystem.usage import Usage, usage
 from rds_csi.model.volume import CapacityRange
-from rds_csi.node.connected import Initiator, Volumes
+from rds_csi.node.connected import Volumes
 from rds_csi.node.handover import RESTART
 from rds_csi.node.look import Look
+from rds_csi.node.ports import Initiator
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.nvme.sysfs import Namespace
 from rds_csi.runtime.causes import noting

@@ -25,9 +25,10 @@ from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import Mount, Mounts
 from rds_csi.filesystem.options import mount_options
 from rds_csi.filesystem.paths import kind
-from rds_csi.node.connected import Initiator, Volumes, belongs, not_undone
+from rds_csi.node.connected import Volumes, belongs, not_undone
 from rds_csi.node.contents import Contents
 from rds_csi.node.handover import Handovers
+from rds_csi.node.ports import Initiator
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.node.uses import Uses
 from rds_csi.node.wanted import Stage

@@ -5,7 +5,8 @@ from collections.abc import Iterable
 from rds_csi.errors import Internal, VolumeInUse
 from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import Mounts
-from rds_csi.node.connected import Initiator, Volumes
+from rds_csi.node.connected import Volumes
+from rds_csi.node.ports import Initiator
 from rds_csi.nvme.sysfs import Namespace
 
 

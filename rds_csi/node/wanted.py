@@ -2,8 +2,9 @@
 
 from dataclasses import dataclass, replace
 
-from rds_csi.model.parameters import ConnectionConfig, Target
-from rds_csi.model.volume import Capability
+from rds_csi.model.access import Capability
+from rds_csi.model.contexts import Target
+from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.node.staging import StagedVolume
 
 

@@ -14,8 +14,9 @@ from contextlib import contextmanager
 from typing import Final
 
 from rds_csi.errors import CommandFailed
+from rds_csi.model.contexts import Target
 from rds_csi.model.host_identity import HostIdentity
-from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.model.volume import is_volume_id
 from rds_csi.nvme.cli_errors import says_unknown_option
 from rds_csi.runtime.process import Runner

@@ -6,7 +6,7 @@ Several causes share EIO: the reason then stands in the kernel log alone.
 """
 
 from rds_csi.errors import CommandFailed, ConnectFailed, ConnectRejected, DriverError, NotReady
-from rds_csi.model.parameters import Target
+from rds_csi.model.contexts import Target
 from rds_csi.runtime.retry import PERMANENT_TEXTS
 
 _NO_MODULE = ("failed to scan topology", "failed to open /dev/nvme-fabrics: no such")

@@ -42,8 +42,9 @@ from rds_csi.errors import (
     Unavailable,
     VolumeInUse,
 )
+from rds_csi.model.contexts import Target
 from rds_csi.model.host_identity import HostIdentity
-from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.arguments import is_our_nqn, run_connect
 from rds_csi.nvme.child import Prover
 from rds_csi.nvme.cli_errors import MODPROBE, connect_error, says_already_connected

@@ -16,8 +16,9 @@ from typing import Final
 import structlog
 
 from rds_csi.errors import ConnectFailed, ConnectRejected
+from rds_csi.model.contexts import Target
 from rds_csi.model.host_identity import HostIdentity
-from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.arguments import TRANSPORT, kernel_ctrl_loss_tmo, kernel_fast_io_fail_tmo
 from rds_csi.nvme.sysfs import Controller, Sysfs
 

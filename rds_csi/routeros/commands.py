@@ -10,7 +10,7 @@ the JSON of one query below it. All doubts are settled before the first change.
 from itertools import takewhile
 from typing import Final
 
-from rds_csi.model.volume import Record, owner_prefixes
+from rds_csi.model.record import Record, owner_prefixes
 from rds_csi.routeros.fragments import (
     attempt,
     block,

@@ -3,7 +3,9 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-from rds_csi.model.volume import FILE_SYSTEMS, Record, is_legacy_id
+from rds_csi.model.access import FILE_SYSTEMS
+from rds_csi.model.record import Record
+from rds_csi.model.volume import is_legacy_id
 from rds_csi.routeros.reply import as_boolean, as_integer, as_text
 
 

@@ -29,7 +29,7 @@ from rds_csi.errors import (
     VolumeInUse,
     VolumeNotFound,
 )
-from rds_csi.model.volume import Record, owner_prefixes
+from rds_csi.model.record import Record, owner_prefixes
 from rds_csi.routeros import commands
 from rds_csi.routeros.disk import Capacity, Disk
 from rds_csi.routeros.failures import explain, is_locked, refused, size_unknown

@@ -9,7 +9,8 @@ depend on each other are nested. What is assumed of RouterOS is in
 import hashlib
 from typing import Final
 
-from rds_csi.model.volume import is_legacy_id, owner_prefixes, owner_tag
+from rds_csi.model.record import owner_prefixes, owner_tag
+from rds_csi.model.volume import is_legacy_id
 from rds_csi.routeros.quoting import check_slot, quote, quote_pattern
 
 PROPERTIES: Final = (

@@ -9,7 +9,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from rds_csi.errors import RouterOSError
-from rds_csi.model.volume import owner_tag
+from rds_csi.model.record import owner_tag
 from rds_csi.routeros.disk import Disk
 from rds_csi.routeros.failures import explain
 from rds_csi.routeros.fragments import block, locked, print_json, when

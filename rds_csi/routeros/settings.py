@@ -4,10 +4,11 @@ import os
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, Self
 
 import asyncssh
 
+from rds_csi.config import ControllerConfig
 from rds_csi.errors import NotAuthorised, NotReady
 
 CIPHERS: Final = (
@@ -50,6 +51,19 @@ class SessionSettings:
     close_timeout: float = 30.0
     reconnect_limit: float = 10.0
     maximum_output: int = 16 * 1024**2
+
+    @classmethod
+    def of(cls, config: ControllerConfig) -> Self:
+        """The settings of a controller's link to its RDS."""
+        return cls(
+            host=config.rds_address,
+            port=config.rds_port,
+            user=config.rds_user,
+            key_file=config.rds_key_file,
+            host_keys=config.rds_host_keys,
+            insecure_accept_any_host_key=config.rds_accept_any_host_key,
+            channels=config.rds_channels,
+        )
 
     def __post_init__(self) -> None:
         """Refuse settings that would trust anybody, or nobody."""

@@ -7,7 +7,7 @@ printed. A line that RouterOS cannot parse tries nothing.
 
 from typing import Final, NamedTuple
 
-from rds_csi.model.volume import Record
+from rds_csi.model.record import Record
 from rds_csi.routeros.commands import show
 from rds_csi.routeros.fragments import (
     block,

@@ -10,8 +10,9 @@ import betterproto2
 
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import InvalidRequest
+from rds_csi.model.access import AccessMode, Capability
 from rds_csi.model.health import Ailment, summary
-from rds_csi.model.volume import AccessMode, Capability, CapacityRange
+from rds_csi.model.volume import CapacityRange
 
 
 def capability(message: csi.VolumeCapability | None) -> Capability:

@@ -15,7 +15,8 @@ from betterproto2 import FieldMetadata
 
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import InvalidRequest
-from rds_csi.model.volume import MAXIMUM_NODE_ID, volume_id
+from rds_csi.model.node_id import MAXIMUM_NODE_ID
+from rds_csi.model.volume import volume_id
 
 LONGEST_STRING: Final = 128
 """Bytes; CSI spec, "Size Limits"."""

@@ -11,11 +11,12 @@ import pytest
 import yaml
 
 from rds_csi.config import DEFAULT_DRIVER_NAME
-from rds_csi.controller.admission import make_node_id
 from rds_csi.controller.service import Controller
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import NotOurs, VolumeInUse, VolumeNotFound
-from rds_csi.model.volume import is_volume_id, owner_tag
+from rds_csi.model.node_id import make_node_id
+from rds_csi.model.record import owner_tag
+from rds_csi.model.volume import is_volume_id
 from rds_csi.simulator import Simulator
 from tests.docs.blocks import DOCS, blocks, marked
 from tests.docs.test_routeros import CAPABILITY, GIB, Administrator, device

@@ -8,10 +8,10 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from rds_csi.controller.admission import make_node_id
 from rds_csi.controller.service import Controller
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import DriverError, NotAuthorised, NotReady
+from rds_csi.model.node_id import make_node_id
 from rds_csi.simulator import Simulator
 from tests.docs.blocks import DOCS, blocks
 from tests.rds.conftest import BASE, CLUSTER, Rds

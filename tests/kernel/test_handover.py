@@ -12,9 +12,9 @@ import pytest
 from grpclib.const import Status
 from grpclib.exceptions import GRPCError
 
-from rds_csi.controller.admission import make_node_id
 from rds_csi.csi import v1 as csi
 from rds_csi.demo.kubelet import Claim, Kubernetes
+from rds_csi.model.node_id import make_node_id
 from tests.kernel.test_resilience_target import OBEYS
 from tests.lab import volumes
 from tests.lab.application import tell

@@ -14,9 +14,9 @@ from typing import Final, Literal
 import pytest
 
 from rds_csi.errors import VolumeInUse
+from rds_csi.model.contexts import Target as Address
 from rds_csi.model.host_identity import host_identity
 from rds_csi.model.parameters import ConnectionConfig
-from rds_csi.model.parameters import Target as Address
 from rds_csi.nvme.child import Prover
 from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.reaper import Reaper

@@ -11,8 +11,8 @@ from typing import Final
 
 import pytest
 
+from rds_csi.model.contexts import Target as Address
 from rds_csi.model.parameters import ConnectionConfig
-from rds_csi.model.parameters import Target as Address
 from rds_csi.nvme.arguments import connect_arguments
 from tests.lab.application import tell
 from tests.lab.target import Target

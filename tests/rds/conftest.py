@@ -11,7 +11,8 @@ import pytest
 from rds_csi.controller.service import Controller, ControllerSettings
 from rds_csi.errors import Unavailable
 from rds_csi.model.parameters import VolumeParameters
-from rds_csi.model.volume import MIB, Record
+from rds_csi.model.record import Record
+from rds_csi.model.volume import MIB
 from rds_csi.routeros import Disk, Disks, Session, SessionSettings
 from rds_csi.simulator import Simulator
 

@@ -6,7 +6,6 @@ from typing import Any
 
 import pytest
 
-from rds_csi.controller.admission import make_node_id
 from rds_csi.controller.service import Controller
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import (
@@ -26,8 +25,11 @@ from rds_csi.errors import (
     VolumeMismatch,
     VolumeNotFound,
 )
+from rds_csi.model.access import AccessMode
 from rds_csi.model.host_identity import host_identity
-from rds_csi.model.volume import GIB, MIB, AccessMode, Publication, Record, volume_id
+from rds_csi.model.node_id import make_node_id
+from rds_csi.model.record import Publication, Record
+from rds_csi.model.volume import GIB, MIB, volume_id
 from rds_csi.routeros import fragments
 
 from .conftest import CLUSTER, OWNER, Rds

@@ -10,7 +10,8 @@ from rds_csi.errors import (
     VolumeInUse,
     VolumeNotFound,
 )
-from rds_csi.model.volume import GIB, MIB, owner_tag, volume_id
+from rds_csi.model.record import owner_tag
+from rds_csi.model.volume import GIB, MIB, volume_id
 from rds_csi.routeros import Disks, fragments
 
 from .conftest import BASE, OWNER, PREFIX, Rds

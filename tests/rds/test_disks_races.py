@@ -6,7 +6,9 @@ import random
 import pytest
 
 from rds_csi.errors import Code, ConcurrentChange, OutcomeUnknown, RouterOSError
-from rds_csi.model.volume import MIB, AccessMode, Publication, Record
+from rds_csi.model.access import AccessMode
+from rds_csi.model.record import Publication, Record
+from rds_csi.model.volume import MIB
 from rds_csi.routeros import Disks, commands, fragments
 from rds_csi.runtime.retry import RetryPolicy
 

@@ -7,7 +7,8 @@ import asyncssh
 import pytest
 
 from rds_csi.doctor.check import Status
-from rds_csi.model.volume import MIB, Record
+from rds_csi.model.record import Record
+from rds_csi.model.volume import MIB
 from rds_csi.simulator import Simulator
 
 from .conftest import BASE, OWNER, PREFIX, Rds

@@ -13,7 +13,7 @@ from rds_csi.doctor.rds import measures
 from rds_csi.doctor.rds.measures import Measured
 from rds_csi.doctor.rds.scratch import Bench, round_trip, scratch_owner
 from rds_csi.doctor.rds.unknowns import NOT_FROM_HERE, QUESTIONS
-from rds_csi.model.volume import Record, owner_tag
+from rds_csi.model.record import Record, owner_tag
 from rds_csi.simulator.device.faults import FaultKind
 
 from .conftest import BASE, Rds

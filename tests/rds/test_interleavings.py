@@ -17,7 +17,9 @@ from typing import Any
 
 import pytest
 
-from rds_csi.model.volume import MIB, AccessMode, Publication, Record
+from rds_csi.model.access import AccessMode
+from rds_csi.model.record import Publication, Record
+from rds_csi.model.volume import MIB
 from rds_csi.routeros import commands, fragments
 from rds_csi.routeros.failures import is_locked
 from rds_csi.routeros.quoting import wrap

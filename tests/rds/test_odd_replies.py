@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rds_csi.errors import OPEN, DriverError, NotOurs, PoolFull, RouterOSError
-from rds_csi.model.volume import MIB, Record, owner_prefixes
+from rds_csi.model.record import Record, owner_prefixes
+from rds_csi.model.volume import MIB
 from rds_csi.routeros import (
     Disk,
     Disks,

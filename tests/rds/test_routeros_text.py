@@ -8,7 +8,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rds_csi.errors import DriverError
-from rds_csi.model.volume import MIB, AccessMode, Publication, Record, owner_tag, volume_id
+from rds_csi.model.access import AccessMode
+from rds_csi.model.record import Publication, Record, owner_tag
+from rds_csi.model.volume import MIB, volume_id
 from rds_csi.routeros import commands, quoting
 from rds_csi.routeros.reply import read
 from rds_csi.simulator import Simulator

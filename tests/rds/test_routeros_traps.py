@@ -17,7 +17,8 @@ from rds_csi.errors import (
     UnsupportedRouterOS,
     VolumeNotFound,
 )
-from rds_csi.model.volume import GIB, MIB, TIB, Record, round_up, volume_id
+from rds_csi.model.record import Record
+from rds_csi.model.volume import GIB, MIB, TIB, round_up, volume_id
 from rds_csi.routeros import Disks, Session, SessionSettings
 from rds_csi.simulator import Simulator
 

@@ -1,6 +1,8 @@
 """Volumes for the tests: records, paths, and what was changed on the RDS."""
 
-from rds_csi.model.volume import MIB, AccessMode, Publication, Record, owner_tag, volume_id
+from rds_csi.model.access import AccessMode
+from rds_csi.model.record import Publication, Record, owner_tag
+from rds_csi.model.volume import MIB, volume_id
 from rds_csi.routeros import Disk, Disks
 
 from .conftest import BASE, OWNER, PREFIX, Rds

@@ -13,6 +13,7 @@ from docs.generate import Proof, Unproven
 from rds_csi.config import DriverConfig, NodeConfig
 from rds_csi.errors import InvalidParameter
 from rds_csi.model import parameters
+from rds_csi.model.contexts import connection_context
 from rds_csi.model.parameters import KEYS, ConnectionConfig, VolumeParameters
 from rds_csi.nvme import reaper
 from rds_csi.nvme.readiness import Timings
@@ -204,7 +205,7 @@ def test_the_timers_are_the_drivers() -> None:
     assert told["`--reap-interval`, `--reap-grace`"] == (
         f"{node.reap_interval:g} s, {node.reap_grace:g} s"
     )
-    context = ConnectionConfig().to_context()
+    context = connection_context(ConnectionConfig())
     assert told["`ctrlLossTmo`"] == context["ctrlLossTmo"]
     assert told["`reconnectDelay`"] == f"{context['reconnectDelay']} s"
 

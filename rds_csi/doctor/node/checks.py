@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Final
 
 from rds_csi.config import DriverConfig, NodeConfig
-from rds_csi.controller.admission import make_node_id
 from rds_csi.doctor.check import Checks
 from rds_csi.doctor.node.driver_socket import check_socket
 from rds_csi.doctor.node.host_nqn import NVME_FILES, check_identity
@@ -23,6 +22,7 @@ from rds_csi.doctor.node.time_sync import ClockState, clock_state
 from rds_csi.doctor.reach import NVME, SSH, Answer, reach
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import host_identity
+from rds_csi.model.node_id import make_node_id
 from rds_csi.nvme.connector import FABRICS
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import Runner

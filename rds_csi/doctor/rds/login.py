@@ -1,6 +1,7 @@
 """From the RDS's address to a session that works: each step needs the one before."""
 
 import asyncio
+from dataclasses import replace
 from typing import Final
 
 import asyncssh
@@ -55,16 +56,7 @@ async def _settings(checks: Checks, controller: ControllerConfig) -> SessionSett
     """Host keys and private key, as far as they can be judged without the RDS."""
     name = "host key"
     try:
-        settings = SessionSettings(
-            host=controller.rds_address,
-            port=controller.rds_port,
-            user=controller.rds_user,
-            key_file=controller.rds_key_file,
-            host_keys=controller.rds_host_keys,
-            insecure_accept_any_host_key=controller.rds_accept_any_host_key,
-            connect_timeout=5.0,
-            login_timeout=10.0,
-        )
+        settings = replace(SessionSettings.of(controller), connect_timeout=5.0, login_timeout=10.0)
         name = "private key"
         key = await asyncio.to_thread(client_key, settings)
     except DriverError as error:

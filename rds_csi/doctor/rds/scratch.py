@@ -18,7 +18,9 @@ from rds_csi.doctor.check import Checks
 from rds_csi.doctor.node.checks import Address, check_nvme
 from rds_csi.doctor.rds.initiator import Initiator, TargetError, connected
 from rds_csi.errors import DriverError, RouterOSError, VolumeNotFound
-from rds_csi.model.volume import MINIMUM_SIZE, AccessMode, Publication, Record, owner_tag
+from rds_csi.model.access import AccessMode
+from rds_csi.model.record import Publication, Record, owner_tag
+from rds_csi.model.volume import MINIMUM_SIZE
 from rds_csi.routeros import Disk, Disks, Session
 from rds_csi.routeros.inventory import SCRATCH, Survey
 from rds_csi.routeros.trials import Volume

@@ -13,8 +13,8 @@ from click.testing import CliRunner
 from rds_csi.cli import reap
 from rds_csi.cli.main import main
 from rds_csi.config import ConfigurationError, DriverConfig, NodeConfig
-from rds_csi.controller.admission import make_node_id
 from rds_csi.model.host_identity import host_identity
+from rds_csi.model.node_id import make_node_id
 from rds_csi.model.volume import volume_id
 from rds_csi.nvme.reaper import Finding, Verdict
 from rds_csi.nvme.sysfs import Sysfs

@@ -8,9 +8,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rds_csi.controller.admission import admit, check_node, make_node_id
+from rds_csi.controller.admission import admit
 from rds_csi.errors import InvalidRequest, NodeNotFound, VolumeInUse, VolumeMismatch
-from rds_csi.model.volume import AccessMode, Capability, Publication, Record
+from rds_csi.model.access import AccessMode, Capability
+from rds_csi.model.node_id import check_node, make_node_id
+from rds_csi.model.record import Publication, Record
 
 RECORD = Record(owner="d/c", name="v", created=1, access="block")
 

@@ -7,7 +7,9 @@ import pytest
 
 from rds_csi.controller.records import Records
 from rds_csi.errors import ConcurrentChange, DriverError, OutcomeUnknown, VolumeInUse
-from rds_csi.model.volume import AccessMode, Publication, Record, volume_id
+from rds_csi.model.access import AccessMode
+from rds_csi.model.record import Publication, Record
+from rds_csi.model.volume import volume_id
 from rds_csi.routeros import Disk
 from rds_csi.runtime.clock import SystemClock
 

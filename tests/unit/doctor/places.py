@@ -6,11 +6,11 @@ from dataclasses import replace
 from pathlib import Path
 
 from rds_csi.config import DriverConfig, NodeConfig
-from rds_csi.controller.admission import make_node_id
 from rds_csi.doctor.check import Check, Checks, Status
 from rds_csi.doctor.node.checks import Places, examine
 from rds_csi.doctor.node.time_sync import ClockState
 from rds_csi.model.host_identity import host_identity
+from rds_csi.model.node_id import make_node_id
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.runner import FakeRunner

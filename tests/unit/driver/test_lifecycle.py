@@ -22,10 +22,11 @@ import grpc
 import pytest
 
 from rds_csi.config import DriverConfig
-from rds_csi.controller.admission import make_node_id
 from rds_csi.csi import v1 as csi
-from rds_csi.driver.lifecycle import _CLOSE_BUDGET, Driver, Part
+from rds_csi.driver.lifecycle import _CLOSE_BUDGET, Driver
+from rds_csi.driver.parts import Part
 from rds_csi.model.host_identity import host_identity
+from rds_csi.model.node_id import make_node_id
 from rds_csi.rpc import RpcSettings
 from rds_csi.runtime.process import KILL_GRACE, TERM_GRACE
 from tests.unit.fakes.sysfs import FakeSysfs

@@ -19,7 +19,9 @@ from rds_csi.errors import CommandFailed, ConnectFailed
 from rds_csi.filesystem import devices, probe
 from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import DeviceNumber, Mounts
-from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.contexts import Target
+from rds_csi.model.parameters import ConnectionConfig
+from rds_csi.node.ports import NodePorts
 from rds_csi.node.service import Node, NodeSettings
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.nvme.sysfs import Controller, Namespace
@@ -161,15 +163,17 @@ class FakeHost:
         """A driver just started on this host."""
         runner_table = Mounts(self, table=self.table.path)
         return Node(
-            settings=NodeSettings(
+            NodeSettings(
                 node_id="node-1", host_nqn=HOST_NQN, kubelet_dir=self.kubelet, max_volumes=7
             ),
-            connector=self,
-            sysfs=self,
-            runner=self,
-            store=SteppedStore(self.state, self.steps),
-            mounts=runner_table,
-            devices=FakeBlockDevices(self, self.sys),
+            NodePorts(
+                initiator=self,
+                subsystems=self,
+                runner=self,
+                store=SteppedStore(self.state, self.steps),
+                mounts=runner_table,
+                devices=FakeBlockDevices(self, self.sys),
+            ),
         )
 
     # The kernel's side of NVMe/TCP

@@ -7,7 +7,8 @@ import pytest
 
 from rds_csi.errors import CommandFailed, ConnectFailed
 from rds_csi.filesystem import devices, probe
-from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.contexts import Target
+from rds_csi.model.parameters import ConnectionConfig
 from tests.unit.fakes.mounts import Entry
 from tests.unit.fakes.node_host import HOST_NQN, Disk, FakeHost, Killed, Steps
 

@@ -12,7 +12,8 @@ from rds_csi.filesystem.attach import DeviceMounts
 from rds_csi.filesystem.devices import Device
 from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mount, Mounts
-from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.contexts import Target
+from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.mounts import Entry
 from tests.unit.fakes.node_host import HOST_NQN, Disk, FakeBlockDevices, FakeHost

@@ -13,11 +13,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from rds_csi.config import DriverConfig, NodeConfig
-from rds_csi.controller.admission import make_node_id
 from rds_csi.driver.lifecycle import Driver
 from rds_csi.errors import NotReady
 from rds_csi.kubernetes.api import ApiServer
 from rds_csi.kubernetes.startup_taint import StartupTaint, removal
+from rds_csi.model.node_id import make_node_id
 from rds_csi.runtime.retry import RetryPolicy, delays
 from tests.unit.fakes.api_server import FakeApiServer, status
 from tests.unit.fakes.ssh import until

@@ -4,8 +4,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rds_csi.errors import Code, InvalidParameter, InvalidRequest
-from rds_csi.model.parameters import KEYS, ConnectionConfig, Target, VolumeParameters
+from rds_csi.errors import Code, InvalidParameter
+from rds_csi.model.contexts import connection_context
+from rds_csi.model.parameters import KEYS, ConnectionConfig, VolumeParameters
 from rds_csi.model.volume import volume_id
 
 NQN = f"nqn.2000-02.com.mikrotik:{volume_id('v')}"
@@ -29,18 +30,18 @@ def test_without_parameters_the_defaults_stand() -> None:
 
 def test_the_context_has_exactly_the_three_timers_where_only_they_are_set() -> None:
     config = ConnectionConfig(ctrl_loss_tmo=600, reconnect_delay=10, keep_alive_tmo=45)
-    assert config.to_context() == {
+    assert connection_context(config) == {
         "ctrlLossTmo": "600",
         "reconnectDelay": "10",
         "keepAliveTmo": "45",
     }
-    assert ConnectionConfig.from_parameters(config.to_context()) == config
+    assert ConnectionConfig.from_parameters(connection_context(config)) == config
 
 
 @given(connections)
 def test_a_connection_survives_its_context(config: ConnectionConfig) -> None:
-    assert ConnectionConfig.from_parameters(config.to_context()) == config
-    parsed = VolumeParameters.parse(config.to_context())
+    assert ConnectionConfig.from_parameters(connection_context(config)) == config
+    parsed = VolumeParameters.parse(connection_context(config))
     assert parsed.connection == config
 
 
@@ -107,30 +108,3 @@ def test_a_class_overrides_the_drivers_defaults() -> None:
         nvme_address="fd00::1", nvme_port=4421, volume_path="raid10/csi", fencing=True
     )
     assert VolumeParameters.parse({"volumePath": "/pool/a/b/"}).volume_path == "pool/a/b"
-
-
-def test_a_target_comes_from_both_contexts_and_publish_wins() -> None:
-    volume = VolumeParameters(nvme_address="10.0.0.1", nvme_port=4421).to_context(
-        NQN, keep_address=True
-    )
-    assert Target.from_contexts({}, volume) == Target("10.0.0.1", 4421, NQN)
-    moved = Target("10.0.0.2", 4420, NQN)
-    assert volume["nvmeAddress"] == "10.0.0.1"
-    assert Target.from_contexts(moved.to_context(), volume) == moved
-    unnamed = VolumeParameters(nvme_address="10.0.0.1").to_context(NQN, keep_address=False)
-    assert "nvmeAddress" not in unnamed
-    assert Target.from_contexts(moved.to_context(), unnamed) == moved
-
-
-@pytest.mark.parametrize("key", ["nvmeAddress", "nvmePort", "nqn"])
-def test_a_target_without_one_of_its_parts(key: str) -> None:
-    context = Target("10.0.0.1", 4420, NQN).to_context()
-    del context[key]
-    with pytest.raises(InvalidParameter, match=key):
-        Target.from_contexts({}, context)
-
-
-def test_a_target_with_a_bad_nqn() -> None:
-    context = {**Target("10.0.0.1", 4420, NQN).to_context(), "nqn": "nqn.2000-02.a:b c"}
-    with pytest.raises(InvalidRequest, match="NQN"):
-        Target.from_contexts({}, context)

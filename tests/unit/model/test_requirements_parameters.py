@@ -3,7 +3,8 @@
 import pytest
 
 from rds_csi.errors import Code, InvalidParameter
-from rds_csi.model.parameters import KEYS, ConnectionConfig, Target, VolumeParameters
+from rds_csi.model.contexts import Target, connection_context, volume_context
+from rds_csi.model.parameters import KEYS, ConnectionConfig, VolumeParameters
 
 TIMERS = ("ctrlLossTmo", "reconnectDelay", "keepAliveTmo")
 
@@ -71,7 +72,7 @@ def test_keep_alive_tmo() -> None:
 @pytest.mark.requirement("CONN-03")
 def test_they_travel_as_three_texts() -> None:
     chosen = config(ctrlLossTmo="600", reconnectDelay="10", keepAliveTmo="45")
-    context = chosen.to_context()
+    context = connection_context(chosen)
     assert context == {"ctrlLossTmo": "600", "reconnectDelay": "10", "keepAliveTmo": "45"}
     assert ConnectionConfig.from_parameters(context) == chosen
 
@@ -82,6 +83,6 @@ def test_from_the_storage_class_to_the_node() -> None:
     parameters = VolumeParameters.parse(
         {"nvmeAddress": "192.0.2.1", "ctrlLossTmo": "30", "reconnectDelay": "2"}
     )
-    context = parameters.to_context(nqn, keep_address=True)
+    context = volume_context(parameters, nqn, keep_address=True)
     assert ConnectionConfig.from_parameters(context) == parameters.connection
     assert Target.from_contexts({}, context) == Target("192.0.2.1", 4420, nqn)

@@ -8,23 +8,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rds_csi.errors import InvalidRequest, SizeOutOfRange
+from rds_csi.model.access import AccessMode, Capability
+from rds_csi.model.record import Publication, Record, owner_prefixes, owner_tag
 from rds_csi.model.volume import (
     GIB,
     MAXIMUM_SIZE,
     MIB,
     MINIMUM_SIZE,
     MINIMUM_XFS,
-    AccessMode,
-    Capability,
     CapacityRange,
-    Publication,
-    Record,
     check_name,
     check_nqn,
     is_legacy_id,
     is_volume_id,
-    owner_prefixes,
-    owner_tag,
     volume_id,
 )
 

@@ -5,7 +5,8 @@ from pathlib import Path
 from typing import Any
 
 from rds_csi.csi import v1 as csi
-from rds_csi.model.volume import MIB, AccessMode
+from rds_csi.model.access import AccessMode
+from rds_csi.model.volume import MIB
 from rds_csi.node.service import Node
 from tests.unit.fakes.node_host import Disk, FakeHost
 

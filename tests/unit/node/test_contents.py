@@ -10,7 +10,7 @@ from structlog.testing import capture_logs
 
 from rds_csi.errors import Code, CommandTimeout, FailedPrecondition, Unavailable
 from rds_csi.filesystem.grow import Grower
-from rds_csi.model.volume import AccessMode
+from rds_csi.model.access import AccessMode
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.node_host import FINISHED, FakeHost, Killed
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rds_csi.errors import FailedPrecondition, InvalidRequest, VolumeInUse
-from rds_csi.model.volume import AccessMode
+from rds_csi.model.access import AccessMode
 from tests.unit.fakes.node_host import FakeHost, SteppedStore
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
 

@@ -20,7 +20,7 @@ from rds_csi.errors import (
     SizeOutOfRange,
     Unavailable,
 )
-from rds_csi.model.volume import AccessMode
+from rds_csi.model.access import AccessMode
 from rds_csi.nvme.sysfs import Namespace
 from rds_csi.runtime.causes import collect
 from rds_csi.runtime.process import Result

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from rds_csi.model.volume import AccessMode
+from rds_csi.model.access import AccessMode
 from tests.unit.fakes.node_host import FakeHost, Killed
 from tests.unit.node.calls import SIZE, Calls
 

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 
 from rds_csi.csi import v1 as csi
+from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import Mounts, MountTable
 from rds_csi.model.host_identity import HostIdentity
 from rds_csi.node.connected import Volumes
 from rds_csi.node.look import Looks
+from rds_csi.node.ports import NodePorts
 from rds_csi.node.service import Node, NodeSettings
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.node.states import VolumeStates
@@ -62,12 +64,15 @@ class Host:
             self.runner, self.sysfs, HostIdentity(HOST_NQN, HOST_ID), in_use=self.mounts.uses
         )
         self.node = Node(
-            settings=NodeSettings(node_id="n", host_nqn=HOST_NQN, kubelet_dir=self.kubelet),
-            connector=self.connector,
-            sysfs=self.sysfs,
-            runner=self.runner,
-            store=self.store,
-            mounts=self.mounts,
+            NodeSettings(node_id="n", host_nqn=HOST_NQN, kubelet_dir=self.kubelet),
+            NodePorts(
+                initiator=self.connector,
+                subsystems=self.sysfs,
+                runner=self.runner,
+                store=self.store,
+                mounts=self.mounts,
+                devices=BlockDevices(self.runner),
+            ),
         )
 
     def staging(self, number: int) -> str:

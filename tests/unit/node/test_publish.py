@@ -18,7 +18,7 @@ from rds_csi.errors import (
     VolumeInUse,
     VolumeMismatch,
 )
-from rds_csi.model.volume import AccessMode
+from rds_csi.model.access import AccessMode
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.mounts import DEVTMPFS, Entry
 from tests.unit.fakes.node_host import FakeBlockDevices, FakeHost

@@ -14,9 +14,12 @@ import pytest
 
 from rds_csi.errors import FailedPrecondition, NotBlank, VolumeInUse, VolumeMismatch
 from rds_csi.filesystem.devices import BlockDevices
-from rds_csi.filesystem.mounts import DeviceNumber, Mount, parse
-from rds_csi.model.parameters import ConnectionConfig, Target
-from rds_csi.model.volume import MIB, AccessMode
+from rds_csi.filesystem.mounts import DeviceNumber, Mount, Mounts, parse
+from rds_csi.model.access import AccessMode
+from rds_csi.model.contexts import Target
+from rds_csi.model.parameters import ConnectionConfig
+from rds_csi.model.volume import MIB
+from rds_csi.node.ports import NodePorts
 from rds_csi.node.service import Node, NodeSettings
 from rds_csi.node.staging import StagingStore
 from rds_csi.nvme.sysfs import Controller, Namespace
@@ -78,12 +81,15 @@ class LoopHost:
 
     def node(self) -> Node:
         return Node(
-            settings=NodeSettings(node_id="n", host_nqn=HOST_NQN, kubelet_dir=self.kubelet),
-            connector=self,
-            sysfs=self,
-            runner=self.runner,
-            store=StagingStore(self._state),
-            devices=BlockDevices(self.runner, root=self._sys),
+            NodeSettings(node_id="n", host_nqn=HOST_NQN, kubelet_dir=self.kubelet),
+            NodePorts(
+                initiator=self,
+                subsystems=self,
+                runner=self.runner,
+                store=StagingStore(self._state),
+                devices=BlockDevices(self.runner, root=self._sys),
+                mounts=Mounts(self.runner),
+            ),
         )
 
     async def connect_with_retry(

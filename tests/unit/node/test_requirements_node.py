@@ -6,7 +6,8 @@ import pytest
 import structlog.testing
 
 from rds_csi.errors import Code, InvalidParameter
-from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.contexts import Target
+from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.sysfs import Namespace
 from tests.unit.fakes.node_host import FakeHost
 from tests.unit.fakes.sysfs import FakeSysfs

@@ -20,7 +20,7 @@ from rds_csi.errors import (
     VolumeInUse,
     VolumeMismatch,
 )
-from rds_csi.model.volume import AccessMode
+from rds_csi.model.access import AccessMode
 from rds_csi.rpc.operations import Operations
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.mounts import DEVTMPFS, Entry

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rds_csi.errors import CommandFailed
+from rds_csi.model.contexts import Target
 from rds_csi.model.host_identity import HostIdentity
-from rds_csi.model.parameters import Target
 from rds_csi.nvme.child import PROVEN
 from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.readiness import Timings

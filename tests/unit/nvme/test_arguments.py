@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
+from rds_csi.model.contexts import Target
 from rds_csi.model.host_identity import HostIdentity
-from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.arguments import connect_arguments, connect_file, connect_json, is_our_nqn
 
 NQN = "nqn.2000-02.com.mikrotik:pvc-" + "0" * 28

@@ -18,7 +18,8 @@ from rds_csi.errors import (
     Unavailable,
     VolumeInUse,
 )
-from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.contexts import Target
+from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.proven import HELD, NOT_OURS
 from rds_csi.nvme.readiness import device_number
 from rds_csi.runtime.process import Result

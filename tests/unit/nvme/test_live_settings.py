@@ -7,7 +7,8 @@ import pytest
 import structlog.testing
 
 from rds_csi.errors import Code, ConnectFailed, ConnectRejected
-from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.contexts import Target
+from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.live_settings import EXPECTED, Settings, differences
 from rds_csi.nvme.sysfs import Sysfs
 from tests.unit.fakes.sysfs import OTHER_NQN, FakeSysfs

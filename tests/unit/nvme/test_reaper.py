@@ -10,7 +10,8 @@ import pytest
 import structlog.testing
 
 from rds_csi.errors import Unavailable
-from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.contexts import Target
+from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.reaper import Facts, Finding, Reaper, Verdict, judge
 from rds_csi.nvme.sysfs import Subsystem
 from tests.unit.fakes.sysfs import HOST_NQN, OTHER_NQN, FakeSysfs

@@ -18,7 +18,8 @@ from rds_csi.errors import (
     NotOurs,
     NotReady,
 )
-from rds_csi.model.parameters import ConnectionConfig, Target
+from rds_csi.model.contexts import Target
+from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.connector import Connector
 from rds_csi.runtime.causes import collect
 from rds_csi.runtime.process import Result

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from rds_csi.errors import InvalidRequest, NotReady, RouterOSError
-from rds_csi.model.volume import Record
+from rds_csi.model.record import Record
 from rds_csi.routeros import Session, trials
 from rds_csi.routeros.inventory import Group, Survey, read_clock
 from rds_csi.routeros.quoting import MAXIMUM_LINE, wrap

@@ -5,7 +5,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rds_csi.errors import InvalidRequest
-from rds_csi.model.volume import AccessMode, Publication, Record, volume_id
+from rds_csi.model.access import AccessMode
+from rds_csi.model.record import Publication, Record
+from rds_csi.model.volume import volume_id
 from rds_csi.routeros import commands, quoting
 
 NONCE = "0123456789abcdef"

@@ -1,0 +1,91 @@
+"""This host's NVMe connections: who makes and ends them, and who clears up after them.
+
+Connector and reaper have to agree on whose a connection is and on what uses it, so they are built
+together, for the driver and for ``rds-csi reap``.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from rds_csi.config import DriverConfig, NodeConfig
+from rds_csi.filesystem.mounts import Mounts
+from rds_csi.model.host_identity import HostIdentity, host_identity
+from rds_csi.node.staging import StagingStore
+from rds_csi.nvme.connector import Connector
+from rds_csi.nvme.reaper import Reaper
+from rds_csi.nvme.sysfs import Sysfs
+from rds_csi.runtime.process import SubprocessRunner
+from rds_csi.runtime.scope import Scope
+
+
+def _ignore(_event: str) -> None:
+    """Where nobody counts."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """What a node's rooms share of this host: one runner, one look at its kernel, one memory."""
+
+    identity: HostIdentity
+    runner: SubprocessRunner
+    sysfs: Sysfs
+    mounts: Mounts
+    store: StagingStore
+
+    @classmethod
+    def of(
+        cls, config: DriverConfig, settings: NodeConfig, node_id: str, sysfs: Sysfs | None = None
+    ) -> "Host":
+        """The host of that node."""
+        runner = SubprocessRunner()
+        return cls(
+            identity=host_identity(config.cluster_id, node_id),
+            runner=runner,
+            sysfs=sysfs or Sysfs(),
+            mounts=Mounts(runner),
+            store=StagingStore(settings.state_dir),
+        )
+
+
+def build_connections(
+    config: DriverConfig,
+    settings: NodeConfig,
+    host: Host,
+    *,
+    locked: Callable[[str], bool],
+    scope: Scope | None = None,
+    grace: float | None = None,
+    dry_run: bool = False,
+    on_event: Callable[[str], None] = _ignore,
+    on_orphan: Callable[[str], None] = _ignore,
+) -> tuple[Connector, Reaper]:
+    """The connector and the reaper.
+
+    ``locked`` tells whether a call is at work on a volume. ``grace`` in seconds is the age at which
+    an orphan is one, where it is not to be the setting's.
+    """
+    connector = Connector(
+        host.runner,
+        host.sysfs,
+        host.identity,
+        in_use=host.mounts.uses,
+        nqn_prefix=config.nqn_prefix,
+        limit=settings.connects,
+        on_event=on_event,
+        scope=scope,
+    )
+    reaper = Reaper(
+        sysfs=host.sysfs,
+        connector=connector,
+        host=host.identity.nqn,
+        nqn_prefix=config.nqn_prefix,
+        recorded=partial(host.store.staged_nqns, config.nqn_prefix),
+        mounted=lambda: host.mounts.look(many=True).uses,
+        locked=lambda nqn: locked(nqn.rpartition(":")[2]),
+        grace=settings.reap_grace if grace is None else grace,
+        interval=settings.reap_interval,
+        dry_run=dry_run,
+        on_disconnect=on_orphan,
+    )
+    return connector, reaper

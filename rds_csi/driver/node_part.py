@@ -1,0 +1,113 @@
+"""What a node is built of: the host, its connections, the service over them, the startup taint."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from rds_csi.config import DriverConfig, NodeConfig
+from rds_csi.driver.connections import Host, build_connections
+from rds_csi.driver.parts import Part, Service
+from rds_csi.filesystem.devices import BlockDevices
+from rds_csi.node.ports import NodePorts
+from rds_csi.node.service import Node, NodeSettings
+from rds_csi.node.states import VolumeStates
+from rds_csi.nvme.connector import Connector
+from rds_csi.nvme.reaper import Reaper
+from rds_csi.runtime.scope import Scope
+
+if TYPE_CHECKING:  # loaded only where metrics are on, for it brings prometheus-client
+    from rds_csi.driver.watch import NodeWatch
+    from rds_csi.telemetry.metrics import Metrics
+
+
+def node_part(
+    config: DriverConfig,
+    settings: NodeConfig,
+    node_id: str,
+    *,
+    locked: Callable[[str], bool],
+    scope: Scope,
+    metrics: "Metrics | None",
+) -> Part:
+    """The Node service with everything that lives beside it; connects run in ``scope``."""
+    host = Host.of(config, settings, node_id)
+    watch = _watch(metrics)
+    connector, reaper = _connections(
+        config, settings, host, locked=locked, scope=scope, watch=watch
+    )
+    background = {"reaper": reaper.run, **_startup_taint(config, settings, node_id)}
+    if watch is not None:
+        states = VolumeStates(host.store, host.sysfs, host.mounts, host.identity.nqn)
+        background |= watch.services(host.runner, states)
+    return Part(
+        service=_service(settings, node_id, host, connector),
+        prepare=reaper.at_start,
+        background=background,
+        close=host.runner.close,
+    )
+
+
+def _watch(metrics: "Metrics | None") -> "NodeWatch | None":
+    if metrics is None:
+        return None
+    from rds_csi.driver.watch import NodeWatch  # noqa: PLC0415 - brings prometheus-client
+
+    return NodeWatch(metrics)
+
+
+def _connections(
+    config: DriverConfig,
+    settings: NodeConfig,
+    host: Host,
+    *,
+    locked: Callable[[str], bool],
+    scope: Scope,
+    watch: "NodeWatch | None",
+) -> tuple[Connector, Reaper]:
+    if watch is None:
+        return build_connections(config, settings, host, locked=locked, scope=scope)
+    return build_connections(
+        config,
+        settings,
+        host,
+        locked=locked,
+        scope=scope,
+        on_event=watch.on_event,
+        on_orphan=watch.on_orphan,
+    )
+
+
+def _service(settings: NodeConfig, node_id: str, host: Host, connector: Connector) -> Node:
+    return Node(
+        NodeSettings(
+            node_id=node_id,
+            host_nqn=host.identity.nqn,
+            kubelet_dir=settings.kubelet_dir,
+            max_volumes=settings.max_volumes,
+        ),
+        NodePorts(
+            runner=host.runner,
+            initiator=connector,
+            subsystems=host.sysfs,
+            mounts=host.mounts,
+            devices=BlockDevices(host.runner),
+            store=host.store,
+        ),
+    )
+
+
+def _startup_taint(config: DriverConfig, settings: NodeConfig, node_id: str) -> dict[str, Service]:
+    """The service that takes the startup taint off this node, where there is to be one."""
+    if not settings.startup_taint:
+        return {}
+    from rds_csi.kubernetes.api import in_cluster  # noqa: PLC0415 - only where it is asked
+    from rds_csi.kubernetes.startup_taint import StartupTaint  # noqa: PLC0415
+
+    taint = StartupTaint(
+        in_cluster(),
+        key=settings.startup_taint,
+        node=settings.node_id,
+        driver=config.driver_name,
+        node_id=node_id,
+        limited=settings.max_volumes > 0,
+    )
+    return {"startup_taint": taint.run}

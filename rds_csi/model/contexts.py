@@ -1,0 +1,147 @@
+"""VolumeContext and PublishContext: every key of both, written and read here and nowhere else.
+
+The VolumeContext is frozen in the PersistentVolume when the volume is made. The PublishContext is
+made anew at each ControllerPublish and frozen in the VolumeAttachment. Where both say the same
+thing, the PublishContext wins: an RDS may have moved since.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Final, Self
+
+from rds_csi.errors import InvalidParameter
+from rds_csi.model.parameters import (
+    ConnectionConfig,
+    VolumeParameters,
+    read_address,
+    read_integer,
+)
+from rds_csi.model.volume import check_nqn
+
+ADDRESS_KEY: Final = "nvmeAddress"
+"""In both: the IP address of the export. In the VolumeContext only where the class names one."""
+PORT_KEY: Final = "nvmePort"
+"""In both: the port of the export."""
+NQN_KEY: Final = "nqn"
+"""In both: the NQN of the export."""
+PATH_KEY: Final = "volumePath"
+"""VolumeContext: the directory on the RDS, for people."""
+CONTENT_SOURCE_KEY: Final = "contentSource"
+"""VolumeContext of a volume made from a snapshot or another volume: it is never blank."""
+READONLY_KEY: Final = "readonly"
+"""PublishContext: ``true`` after a read-only ControllerPublish, else absent."""
+SIZE_KEY: Final = "size"
+"""PublishContext: the volume's bytes. No smaller device is ever used for it."""
+GENERATION_KEY: Final = "generation"
+"""PublishContext: the record's generation, in decimal. What a node kept of an older one is
+outdated. Absent for what was published before records had it, which is 0."""
+FORMATTED_KEY: Final = "formatted"
+"""PublishContext: the file system the volume is known to hold, absent when none is known. Such a
+volume is never formatted, whatever its device shows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a volume is exported: the address and port of the RDS, and the subsystem's NQN."""
+
+    address: str
+    port: int
+    nqn: str
+
+    @classmethod
+    def from_contexts(cls, publish: Mapping[str, str], volume: Mapping[str, str]) -> Self:
+        """The target of the two contexts; :class:`InvalidParameter` where neither names it."""
+        values = {**volume, **publish}
+        for key in (ADDRESS_KEY, PORT_KEY, NQN_KEY):
+            if not values.get(key):
+                raise InvalidParameter(f"neither publish_context nor volume_context has {key}")
+        return cls(
+            read_address(ADDRESS_KEY, values[ADDRESS_KEY]),
+            read_integer(PORT_KEY, values[PORT_KEY], 1, 65535),
+            check_nqn(values[NQN_KEY]),
+        )
+
+    def to_context(self) -> dict[str, str]:
+        """Its entries."""
+        return {ADDRESS_KEY: self.address, PORT_KEY: str(self.port), NQN_KEY: self.nqn}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Published:
+    """What a PublishContext tells of the volume, beside its target.
+
+    ``None`` and an empty text are "not told", as by a controller of an older version.
+    """
+
+    size: int | None = None
+    generation: int | None = None
+    formatted: str = ""
+    read_only: bool = False
+
+    @classmethod
+    def from_context(cls, publish: Mapping[str, str]) -> Self:
+        """What the context says; :class:`InvalidParameter` for a number that is none."""
+        return cls(
+            size=_number(publish, SIZE_KEY),
+            generation=_number(publish, GENERATION_KEY),
+            formatted=publish.get(FORMATTED_KEY, ""),
+            read_only=publish.get(READONLY_KEY) == "true",
+        )
+
+    def to_context(self) -> dict[str, str]:
+        """Its entries: what is not told is absent."""
+        numbers = {SIZE_KEY: self.size, GENERATION_KEY: self.generation}
+        return {
+            **{key: str(value) for key, value in numbers.items() if value is not None},
+            **({FORMATTED_KEY: self.formatted} if self.formatted else {}),
+            **({READONLY_KEY: "true"} if self.read_only else {}),
+        }
+
+
+def volume_context(parameters: VolumeParameters, nqn: str, *, keep_address: bool) -> dict[str, str]:
+    """The VolumeContext of a new volume: what the node needs to connect.
+
+    Only with ``keep_address`` the address is in it; else each publish gives the one the driver is
+    configured with by then.
+    """
+    return {
+        **({ADDRESS_KEY: parameters.nvme_address} if keep_address else {}),
+        PORT_KEY: str(parameters.nvme_port),
+        NQN_KEY: nqn,
+        PATH_KEY: parameters.volume_path,
+        **connection_context(parameters.connection),
+    }
+
+
+def connection_context(config: ConnectionConfig) -> dict[str, str]:
+    """The settings of a connection, by their StorageClass keys.
+
+    Always the three timers, the others where they are set.
+    :meth:`ConnectionConfig.from_parameters` reads them.
+    """
+    context = {
+        "ctrlLossTmo": str(config.ctrl_loss_tmo),
+        "reconnectDelay": str(config.reconnect_delay),
+        "keepAliveTmo": str(config.keep_alive_tmo),
+    }
+    if config.fast_io_fail_tmo is not None:
+        context["fastIoFailTmo"] = str(config.fast_io_fail_tmo)
+    if config.nr_io_queues:
+        context["nrIoQueues"] = str(config.nr_io_queues)
+    if config.queue_size:
+        context["queueSize"] = str(config.queue_size)
+    return context
+
+
+def has_source(volume: Mapping[str, str]) -> bool:
+    """Whether the VolumeContext is of a volume that was made from another's content."""
+    return bool(volume.get(CONTENT_SOURCE_KEY))
+
+
+def _number(publish: Mapping[str, str], key: str) -> int | None:
+    text = publish.get(key)
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdigit() and len(text) <= 18):
+        raise InvalidParameter(f"{key} {text[:64]!r} in the publish_context is no {key}")
+    return int(text)

@@ -1,0 +1,59 @@
+"""What the Node service works with: each a seam where tests put a fake."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Protocol
+
+from rds_csi.filesystem.devices import BlockDevices
+from rds_csi.filesystem.mounts import Mounts
+from rds_csi.model.contexts import Target
+from rds_csi.model.parameters import ConnectionConfig
+from rds_csi.node.staging import StagingStore
+from rds_csi.nvme.sysfs import Controller, Namespace
+from rds_csi.runtime.process import Runner
+
+
+class Initiator(Protocol):
+    """The node's side of NVMe/TCP: :class:`rds_csi.nvme.connector.Connector`."""
+
+    async def connect_with_retry(
+        self, target: Target, config: ConnectionConfig, *, volume: str = ""
+    ) -> Namespace:
+        """Connect, or find connected, and return the usable namespace."""
+
+    def find(self, nqn: str) -> Namespace | None:
+        """The namespace, as sysfs shows it now."""
+
+    async def disconnect(self, nqn: str, *, volume: str = "") -> None:
+        """Disconnect; returns when the controllers are proven gone."""
+
+    async def rescan(self, nqn: str, *, volume: str = "") -> None:
+        """Make the kernel read the namespace's size again."""
+
+
+class Subsystems(Protocol):
+    """What sysfs shows: :class:`rds_csi.nvme.sysfs.Sysfs`."""
+
+    def controllers_of(self, wanted: Callable[[str], bool]) -> list[Controller]:
+        """The controllers whose NQN is wanted."""
+
+    def namespace_of(self, controllers: Iterable[Controller], nsid: int = 1) -> Namespace | None:
+        """The namespace that the controllers lead to."""
+
+    def owner(self, devno: tuple[int, int]) -> str:
+        """The NQN that a block device is of, or nothing."""
+
+    def owner_of_node(self, name: str) -> str:
+        """The same, of the block device of this name."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodePorts:
+    """Everything outside the Node service that it works with, each replaceable by a fake."""
+
+    runner: Runner
+    initiator: Initiator
+    subsystems: Subsystems
+    mounts: Mounts
+    devices: BlockDevices
+    store: StagingStore
