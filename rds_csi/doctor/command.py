@@ -12,8 +12,8 @@ from rds_csi.doctor.check import Checks
 from rds_csi.doctor.node import checks as node_checks
 from rds_csi.doctor.node.checks import Address
 from rds_csi.doctor.rds import checks as rds_checks
-from rds_csi.doctor.rds.report import markdown
 from rds_csi.doctor.rds.unknowns import Finding
+from rds_csi.doctor.report import markdown
 from rds_csi.doctor.show import as_json, show, unknowns_as_json
 from rds_csi.runtime import threads
 from rds_csi.runtime.process import SubprocessRunner

@@ -11,8 +11,8 @@ from rich.console import Console
 from rds_csi.config import ControllerConfig, DriverConfig, volume_defaults
 from rds_csi.doctor.check import Checks, Status
 from rds_csi.doctor.rds.checks import Examination
-from rds_csi.doctor.rds.report import markdown
 from rds_csi.doctor.rds.unknowns import QUESTIONS, Finding
+from rds_csi.doctor.report import markdown
 from rds_csi.doctor.show import as_json, show, unknowns_as_json, verdict
 from rds_csi.errors import NotReady
 from rds_csi.routeros import Capacity, System
