@@ -9,9 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rds_csi.controller.admission import admit
-from rds_csi.errors import InvalidRequest, NodeNotFound, VolumeInUse, VolumeMismatch
+from rds_csi.errors import VolumeInUse, VolumeMismatch
 from rds_csi.model.access import AccessMode, Capability
-from rds_csi.model.node_id import check_node, make_node_id
 from rds_csi.model.record import Publication, Record
 
 RECORD = Record(owner="d/c", name="v", created=1, access="block")
@@ -19,26 +18,6 @@ RECORD = Record(owner="d/c", name="v", created=1, access="block")
 
 def block(mode: AccessMode) -> Capability:
     return Capability(access_type="block", mode=mode)
-
-
-@given(st.text(min_size=1, max_size=60).filter(str.isprintable))
-def test_a_node_id_proves_its_cluster(name: str) -> None:
-    node = make_node_id("cluster", name)
-    assert check_node("cluster", node) == node
-    with pytest.raises(NodeNotFound, match="cluster-id"):
-        check_node("other", node)
-
-
-@pytest.mark.parametrize("node", ["worker-1", "worker-1.00000000", ".", "some-fake-node-id"])
-def test_other_node_ids_are_unknown(node: str) -> None:
-    with pytest.raises(NodeNotFound):
-        check_node("cluster", node)
-
-
-def test_a_node_name_too_long_for_its_tag() -> None:
-    with pytest.raises(InvalidRequest):
-        make_node_id("cluster", "n" * 250)
-    assert len(make_node_id("cluster", "n" * 247)) == 256
 
 
 def test_the_same_node_again_changes_nothing() -> None:

@@ -14,6 +14,7 @@ from rds_csi.model.contexts import Target
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.reaper import Facts, Finding, Reaper, Verdict, judge
 from rds_csi.nvme.sysfs import Subsystem
+from tests.unit.fakes.clock import FakeClock
 from tests.unit.fakes.sysfs import HOST_NQN, OTHER_NQN, FakeSysfs
 from tests.unit.nvme.kernel import DELETE, PREFIX, A, B, Kernel
 
@@ -91,24 +92,11 @@ def test_judge_at_the_start() -> None:
 
 
 @dataclass
-class Hands:
-    """A clock that is moved by hand."""
-
-    time: float = 1000.0
-
-    def now(self) -> float:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time
-
-
-@dataclass
 class World:
     """A reaper over a played kernel, with everything that may speak for a volume."""
 
     kernel: Kernel
-    clock: Hands = field(default_factory=Hands)
+    clock: FakeClock = field(default_factory=FakeClock)
     recorded: set[str] = field(default_factory=set)
     locked: set[str] = field(default_factory=set)
     record_error: Exception | None = None

@@ -19,6 +19,7 @@ from rds_csi.errors import (
 from rds_csi.routeros.session import Session
 from rds_csi.routeros.settings import host_key_algorithms, trusted_keys
 from rds_csi.runtime.causes import collect
+from tests.unit.fakes.clock import FakeClock
 from tests.unit.fakes.ssh import FakeRds, Gate, Process, key, public_text, succeed, until
 
 
@@ -86,7 +87,7 @@ async def test_an_rds_that_was_down_at_start_is_found_when_it_comes(tmp_path: Pa
     rds = FakeRds(tmp_path)
     await rds.start()
     await rds.stop()
-    session = Session(rds.settings(), clock=(clock := HandClock()))
+    session = Session(rds.settings(), clock=(clock := FakeClock()))
     with pytest.raises(Unavailable):
         await session.execute("x")
     await rds.start()
@@ -101,7 +102,7 @@ async def test_an_rds_that_was_down_at_start_is_found_when_it_comes(tmp_path: Pa
 async def test_pauses_grow_while_it_fails_and_start_anew_after_it_worked(tmp_path: Path) -> None:
     rds = FakeRds(tmp_path)
     await rds.start()
-    clock = HandClock()
+    clock = FakeClock()
     session = Session(rds.settings(reconnect_limit=30), clock=clock, rng=random.Random(0))
 
     async def pause() -> float:
@@ -127,16 +128,6 @@ async def test_pauses_grow_while_it_fails_and_start_anew_after_it_worked(tmp_pat
 def test_the_algorithms_asked_for_are_those_of_the_pinned_keys() -> None:
     keys = trusted_keys(tuple(public_text(key(name)) for name in ("ssh-rsa", "ssh-ed25519")))
     assert host_key_algorithms(keys) == ["rsa-sha2-512", "rsa-sha2-256", "ssh-ed25519"]
-
-
-class HandClock:
-    time = 1000.0
-
-    def now(self) -> float:
-        return self.time
-
-    def monotonic(self) -> float:
-        return self.time
 
 
 async def test_one_attempt_to_connect_serves_all_and_survives_a_cancelled_caller(

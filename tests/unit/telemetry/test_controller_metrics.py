@@ -8,6 +8,7 @@ from rds_csi.errors import DriverError
 from rds_csi.routeros import Session
 from rds_csi.telemetry.controller_metrics import POOL_AGE, ControllerMetrics
 from rds_csi.telemetry.metrics import Metrics
+from tests.unit.fakes.clock import FakeClock
 from tests.unit.fakes.ssh import FakeRds, Gate, until
 
 
@@ -100,19 +101,6 @@ async def test_who_answers(tmp_path, value):
         await session.execute("x")
         assert value("rds_info", **labels) == 1
         await session.close()
-
-
-class FakeClock:
-    """Time as the test sets it."""
-
-    def __init__(self):
-        self.time = 1e9
-
-    def now(self):
-        return self.time
-
-    def monotonic(self):
-        return self.time
 
 
 def test_a_pool_that_was_not_seen_for_long_is_not_shown_but_its_age_is():

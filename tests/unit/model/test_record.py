@@ -1,0 +1,150 @@
+"""The record of who owns a volume and who has it: written, read, and nothing else taken for it."""
+
+import re
+from dataclasses import replace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from rds_csi.model.access import AccessMode
+from rds_csi.model.record import Publication, Record, owner_prefixes, owner_tag
+
+VERSIONS = ("rds-csi/1", "rds-csi/2")
+texts = st.text(max_size=40)
+publications = st.builds(
+    Publication, st.text(min_size=1, max_size=20), st.sampled_from(AccessMode), st.booleans()
+)
+records = st.builds(
+    Record,
+    owner=texts,
+    name=texts,
+    created=st.integers(0, 2**40),
+    access=st.sampled_from(["block", "ext4", "xfs", ""]),
+    fencing=st.booleans(),
+    source=texts,
+    generation=st.integers(0, 2**40),
+    formatted=st.sampled_from(["ext4", "xfs", ""]),
+    nodes=st.lists(publications, max_size=4, unique_by=lambda entry: entry.node).map(
+        lambda found: tuple(sorted(found))
+    ),
+)
+
+
+@given(records)
+def test_a_record_survives_its_comment(record: Record) -> None:
+    text = record.encode()
+    assert Record.parse(text) == record
+    assert text.isascii()
+    assert text.isprintable()
+    assert not set(text) & set('"$\\;[]{}\n')
+
+
+@given(records)
+def test_ownership_is_a_prefix_and_unpublished_a_suffix(record: Record) -> None:
+    for version in VERSIONS:
+        text = record.encode(version)
+        assert text.startswith(owner_prefixes(record.owner))
+        assert not text.startswith(owner_prefixes(record.owner + "x"))
+        assert text.endswith(" nodes=") == (not record.nodes)
+
+
+@given(texts)
+def test_the_beginnings_of_all_versions_are_equally_long(owner: str) -> None:
+    """One ``:pick`` on the RDS serves them all."""
+    prefixes = owner_prefixes(owner)
+    assert len({len(prefix) for prefix in prefixes}) == 1
+    assert [prefix.split(" ")[0] for prefix in prefixes] == list(VERSIONS)
+
+
+@given(records)
+def test_a_record_of_the_first_version_is_read_and_written_as_the_second(record: Record) -> None:
+    old = Record.parse(record.encode("rds-csi/1"))
+    assert old == replace(record, generation=0, formatted="")
+    assert old.encode().startswith("rds-csi/2 ")
+    assert Record.parse(old.encode()) == old
+
+
+@given(st.text(max_size=200))
+def test_any_other_comment_is_no_record(text: str) -> None:
+    found = Record.parse(text)
+    assert found is None or found.encode() == text
+
+
+@given(records, st.integers(0, 200), st.characters())
+def test_a_damaged_record_is_none_or_says_something_else(
+    record: Record, place: int, letter: str
+) -> None:
+    text = record.encode()
+    place = min(place, len(text) - 1)
+    damaged = text[:place] + letter + text[place + 1 :]
+    assert damaged == text or Record.parse(damaged) != record
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "my disk",
+        "rds-csi/0 owner=a name=b created=1 access=ext4 fencing=0 source= nodes=",
+        "rds-csi/2 owner=a name=b created=1 access=ext4 fencing=0 source= nodes=",
+        "rds-csi/3 owner= name= created=1 access= fencing=0 source= generation=0 formatted= nodes=",
+        "rds-csi/1 owner= name= created=1 access= fencing=0 source= generation=0 formatted= nodes=",
+        "rds-csi/2 owner= name= created=1 access= fencing=0 source= generation=x formatted= nodes=",
+        "rds-csi/2 owner= name= created=1 access= fencing=0 source= generation= formatted= nodes=",
+        "rds-csi/1 owner=a name=b created=1 access=ext4 fencing=0 source=",
+        "rds-csi/1 name=b owner=a created=1 access=ext4 fencing=0 source= nodes=",
+        "rds-csi/1 owner=a name=b created=01 access=ext4 fencing=0 source= nodes=",
+        "rds-csi/1 owner=a name=b created=x access=ext4 fencing=0 source= nodes=",
+        "rds-csi/1 owner=a name=b created=1 access=ext4 fencing=2 source= nodes=",
+        "rds-csi/1 owner=a name=b created=1 access=ext4 fencing=0 source= nodes=n",
+        "rds-csi/1 owner=a name=b created=1 access=ext4 fencing=0 source= nodes=n:9w",
+        "rds-csi/1 owner=a name=b created=1 access=ext4 fencing=0 source= nodes=n:1x",
+        "rds-csi/1 owner=%ff name=b created=1 access=ext4 fencing=0 source= nodes=",
+        "rds-csi/1 owner=a name=b created=1 access=ext4 fencing=0 source= nodes= ",
+    ],
+)
+def test_what_is_not_exactly_ours_is_foreign(text: str) -> None:
+    assert Record.parse(text) is None
+
+
+def test_nodes_come_and_go() -> None:
+    record = Record(owner="d/c", name="v", created=1, access="ext4")
+    one = Publication("one", AccessMode.MULTI_NODE_MULTI_WRITER)
+    two = Publication("two", AccessMode.MULTI_NODE_MULTI_WRITER)
+    both = record.with_node(two).with_node(one)
+    assert both.nodes == (one, two)
+    assert both.generation == 1
+    assert both.with_node(one) == both
+    assert both.publication("two") == two
+    assert both.publication("three") is None
+    assert both.without_node("one").nodes == (two,)
+    assert both.without_node("three") == both
+    assert both.without_node("").nodes == ()
+
+
+def test_the_tag_of_a_file_tells_owners_apart() -> None:
+    assert re.fullmatch("[0-9a-f]{8}", owner_tag("d/c"))
+    assert owner_tag("d/c") != owner_tag("d/d")
+
+
+@pytest.mark.parametrize("access", ["ext4", "xfs", ""])
+def test_what_the_rds_shows_is_kept(access: str) -> None:
+    record = Record(owner="d/c", name="v", created=1, access=access)
+    assert record.seen("xfs") == replace(record, formatted="xfs")
+    assert record.seen("xfs").seen("").formatted == "xfs", "nothing shown takes nothing back"
+
+
+def test_what_a_raw_device_holds_is_its_users_affair() -> None:
+    record = Record(owner="d/c", name="v", created=1, access="block")
+    assert record.seen("ext4") == record
+
+
+@pytest.mark.parametrize(("mode", "readonly"), [(1, True), (2, False), (3, False), (5, True)])
+def test_a_node_reads_only_by_its_mode_or_by_its_word(mode: int, readonly: bool) -> None:
+    assert Publication("a", AccessMode(mode), readonly).reads_only
+
+
+@pytest.mark.parametrize("mode", [1, 4, 5, 6, 7])
+def test_a_node_that_may_write_does_not_read_only(mode: int) -> None:
+    assert not Publication("a", AccessMode(mode)).reads_only
