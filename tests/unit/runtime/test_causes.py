@@ -65,4 +65,5 @@ async def test_a_task_started_meanwhile_tells_the_same_collector_and_no_other() 
         await asyncio.wait({child})
         return causes.texts
 
-    assert await asyncio.gather(work("a"), work("b")) == [["a waits"], ["b waits"]]
+    told = await asyncio.gather(work("a"), work("b"))
+    assert list(told) == [["a waits"], ["b waits"]]
