@@ -1,7 +1,7 @@
 """The driver's settings: frozen, checked once, in words a person understands.
 
 Every setting is a command-line flag and an environment variable (``--rds-address`` and
-``RDS_CSI_RDS_ADDRESS``); ``cli.py`` makes both. What the settings mean to a room is that
+``RDS_CSI_RDS_ADDRESS``); ``cli/options.py`` makes both. What the settings mean to a room is that
 room's own dataclass; this module holds what the user says and checks it as a whole.
 """
 

@@ -1,6 +1,9 @@
 """The Controller service: volumes on the RDS, and who has them.
 
 It keeps nothing: each answer comes from the RDS, and each change is made there.
+
+Proven in ``tests/rds/test_controller.py``, ``tests/rds/test_controller_publish.py``.
+Proven in ``tests/rds/test_controller_adoption.py``, ``tests/rds/test_controller_questions.py``.
 """
 
 from collections.abc import Mapping

@@ -3,6 +3,9 @@
 Every method takes one exec on an established connection. Reads are repeated when the connection
 broke; changes never are: they raise :class:`OutcomeUnknown`, and the caller's next call, which
 is idempotent, finds out. A lost answer is never "not found".
+
+Proven in ``tests/rds/test_disks.py``, ``tests/rds/test_disks_changes.py``.
+Proven in ``tests/rds/test_disks_outages.py``, ``tests/rds/test_disks_races.py``.
 """
 
 import asyncio

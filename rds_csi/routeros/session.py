@@ -129,7 +129,7 @@ class Session:
         return reply
 
     async def observe(self, line: str) -> Observation:
-        """Run a line as it stands, without a marker: for ``probes.py``, never to decide by.
+        """Run a line as it stands, without a marker: for ``trials.py``, never to decide by.
 
         Raises as :meth:`execute` does, but for what RouterOS says.
         """

@@ -11,8 +11,8 @@ from rds_csi.model.parameters import VolumeParameters
 from rds_csi.model.volume import GIB, MAXIMUM_SIZE, MIB, MINIMUM_SIZE, MINIMUM_XFS, largest_size
 from rds_csi.routeros import Disks
 
+from .calls import block, create, delete, mount
 from .conftest import BASE, CLUSTER, OWNER, PREFIX, Rds
-from .test_controller import block, create, delete, mount
 
 KINDS = {"ext4": mount(), "xfs": mount("xfs"), "block": block()}
 RESERVE = 5 * GIB + 12345

@@ -11,11 +11,10 @@ import pytest
 
 from rds_csi.controller.service import Controller
 from rds_csi.errors import OutcomeUnknown, Unavailable
+from rds_csi.model.volume import MIB
 from rds_csi.simulator.device.faults import FaultKind
 
-from .conftest import Rds
-from .test_controller import (
-    MIB,
+from .calls import (
     NODE_A,
     NODE_B,
     create,
@@ -25,6 +24,7 @@ from .test_controller import (
     published,
     unpublish,
 )
+from .conftest import Rds
 
 FAULTS: list[FaultKind] = ["drop-before", "drop-after", "truncate"]
 

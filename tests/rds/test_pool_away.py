@@ -12,9 +12,9 @@ from rds_csi.errors import OPEN, DriverError, PoolAway, Unavailable, VolumeNotFo
 from rds_csi.model.volume import GIB, MIB
 from rds_csi.routeros import Disks
 
+from .calls import NODE_A, NODE_B, delete, expand, mount, publish, unpublish
+from .calls import create as create_volume
 from .conftest import BASE, Rds
-from .test_controller import NODE_A, NODE_B, delete, expand, mount, publish, unpublish
-from .test_controller import create as create_volume
 from .volumes import LEGACY, SLOT, changes, create, path_of
 
 POOL = "raid10"

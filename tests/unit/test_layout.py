@@ -38,23 +38,11 @@ ELSEWHERE: Final = {
 
 UNFINISHED: Final[tuple[str, ...]] = (
     # the controller and its link
-    "rds_csi/controller/pages.py",
-    "rds_csi/controller/service.py",
     "rds_csi/errors.py",
     "rds_csi/routeros/commands.py",
-    "rds_csi/routeros/connection.py",
-    "rds_csi/routeros/disk.py",
     "rds_csi/routeros/disk_health.py",
-    "rds_csi/routeros/disks.py",
     "rds_csi/routeros/exchange.py",
-    "rds_csi/routeros/failures.py",
     "rds_csi/routeros/fragments.py",
-    "rds_csi/routeros/settings.py",
-    "rds_csi/routeros/trials.py",
-    "rds_csi/routeros/version.py",
-    "rds_csi/rpc/calls.py",
-    "rds_csi/rpc/codec.py",
-    "rds_csi/rpc/convert.py",
     # the node and what all share
     "rds_csi/cli/options.py",
     "rds_csi/driver/connections.py",
@@ -134,9 +122,6 @@ UNFINISHED: Final[tuple[str, ...]] = (
 
 LONG: Final[tuple[str, ...]] = (
     # the controller and its link
-    "tests/rds/test_controller.py",
-    "tests/unit/routeros/test_session.py",
-    "tests/unit/rpc/test_traps.py",
     # the node and what all share
     "tests/unit/driver/test_lifecycle.py",
     "tests/unit/filesystem/test_format.py",

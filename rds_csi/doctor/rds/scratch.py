@@ -67,7 +67,7 @@ class Bench:
         """A volume that is not there yet; without a slot, under a new one."""
         slot = slot or f"doctor-{secrets.token_hex(12)}"
         owner, base = scratch_owner(self.shared), self.controller.defaults.volume_path
-        # A slot of the Go driver's form names its file alone; see ``clauses.require_own_file``.
+        # A slot of the Go driver's form names its file alone; see ``fragments.require_own_file``.
         tag = f"-{owner_tag(owner)}" if SCRATCH.fullmatch(slot) else ""
         record = Record(
             owner=owner,

@@ -4,19 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rds_csi.errors import (
-    ConcurrentChange,
-    DriverError,
-    FailedPrecondition,
-    NotOurs,
-    NotReady,
-    PoolFull,
-    RouterOSError,
-    UnsupportedRouterOS,
-    VolumeInUse,
-)
-from rds_csi.routeros.disk import Capacity, Disk
-from rds_csi.routeros.failures import REFUSALS, explain, rejected
+from rds_csi.errors import RouterOSError
 from rds_csi.routeros.reply import (
     HEADINGS,
     Reply,
@@ -28,7 +16,6 @@ from rds_csi.routeros.reply import (
     excerpt,
     read,
 )
-from rds_csi.routeros.version import System, parse_version, read_system, require_supported
 
 N = "0123456789abcdef"
 
@@ -143,170 +130,6 @@ def test_long_output_is_cut_in_the_middle_of_a_message() -> None:
     assert len(cut) < 2100
     assert cut.startswith("aaa")
     assert cut.endswith("bbb")
-
-
-# Disks
-
-
-def item(**changes: object) -> dict[str, object]:
-    return {
-        "slot": "pvc-1",
-        "size": 1073741824,
-        "file-path": "/raid10/csi/x.img",
-        "nvme-tcp-export": True,
-        "nvme-tcp-server-port": 4420,
-        "nvme-tcp-server-nqn": "nqn.x",
-        **changes,
-    }
-
-
-def test_a_disk_is_read_without_its_leading_slash_and_with_what_is_unset() -> None:
-    disk = Disk.parse(item())
-    assert disk.file_path == "raid10/csi/x.img"
-    assert disk.comment == ""
-    assert disk.record is None
-    assert disk.allowed_host == ""
-    assert disk.exported
-
-
-@pytest.mark.parametrize("size", [None, "", 0, "0"])
-def test_a_disk_without_a_size_is_a_disk_of_unknown_size(size: object) -> None:
-    """As one whose pool is not mounted yet; ``file-size``, which is rounded, is never looked at."""
-    assert Disk.parse(item(**{"file-size": "50.0GiB"})).size == 1073741824
-    assert Disk.parse(item(size=size, **{"file-size": 1073741824})).size == 0
-    found = item(**{"file-size": 1073741824})
-    del found["size"]
-    assert Disk.parse(found).size == 0
-
-
-@pytest.mark.parametrize("size", ["50.0GiB", "many", True, 1.5])
-def test_a_size_is_never_guessed(size: object) -> None:
-    with pytest.raises(RouterOSError):
-        Disk.parse(item(size=size))
-
-
-LEGACY = "pvc-0f923194-922a-5dd8-b376-c2c6ccb56dd8"
-
-
-@pytest.mark.parametrize(
-    ("changes", "ours"),
-    [
-        ({}, True),
-        ({"comment": "keep"}, False),
-        ({"slot": "pvc-1"}, False),
-        ({"file-path": f"/raid10/csi-evil/{LEGACY}.img"}, False),
-        ({"file-path": "/raid10/csi/other.img"}, False),
-    ],
-)
-def test_a_disk_of_the_go_driver_is_known_by_slot_path_and_empty_comment(
-    changes: dict[str, object], ours: bool
-) -> None:
-    base = {"slot": LEGACY, "file-path": f"/raid10/csi/{LEGACY}.img"}
-    assert Disk.parse(item(**{**base, **changes})).is_of("me/x", "raid10/csi") is ours
-
-
-def test_a_pool_without_free_space_is_not_mounted() -> None:
-    assert Capacity.parse("p", {"size": 5, "slot": "p"}) is None
-    assert Capacity.parse("p", {"size": 5, "free": 3, "mounted": False}) is None
-    assert Capacity.parse("p", {"size": "5", "free": "1 000", "fs": "xfs"}) == Capacity(
-        pool="p", size=5, free=1000, file_system="xfs"
-    )
-
-
-# Versions
-
-
-@pytest.mark.parametrize(
-    ("text", "version"),
-    [
-        ("7.24.4 (stable)", (7, 24, 4)),
-        ("7.24 (stable)", (7, 24, 0)),
-        ("7.25beta3", (7, 25, 0)),
-        ("7.25beta3 (testing)", (7, 25, 0)),
-        ("7.21rc1", (7, 21, 0)),
-        ("6.49.21 (long-term)", (6, 49, 21)),
-        ("8.0", (8, 0, 0)),
-    ],
-)
-def test_versions(text: str, version: tuple[int, int, int]) -> None:
-    assert parse_version(text) == version
-
-
-@pytest.mark.parametrize("text", ["", "stable", "7", "v7.21", "7.21.1.1.1"])
-def test_no_versions(text: str) -> None:
-    assert parse_version(text) is None
-
-
-@pytest.mark.parametrize("text", ["7.20.9 (stable)", "6.49", "", "soon"])
-def test_too_old_or_unknown_is_refused_naming_the_version_and_why(text: str) -> None:
-    with pytest.raises(UnsupportedRouterOS, match=r"7\.21") as caught:
-        require_supported(System(version=text, board="RDS2216"))
-    assert text in str(caught.value)
-
-
-def test_the_system_is_read_from_a_list_or_a_lone_object() -> None:
-    for text in ('[{"version":"7.24","board-name":"b"}]', '{"version":"7.24","board-name":"b"}'):
-        assert read_system(Reply(("system", text))) == System(version="7.24", board="b")
-    assert read_system(Reply(("system", "[]"))).version == ""
-
-
-# What failures mean
-
-
-@pytest.mark.parametrize(
-    ("text", "kind"),
-    [
-        ("not enough permissions (9)", NotReady),
-        ("std failure: not allowed (9)", NotReady),
-        ("bad command name disk (line 1 column 2)", NotReady),
-        ("no such item (4)", ConcurrentChange),
-        ("failure: already have such slot", ConcurrentChange),
-        ("failure: item with such name already exists", ConcurrentChange),
-        ("failure: not enough space", PoolFull),
-        ("failure: No space left on device", PoolFull),
-        ("disk is FULL (5)", PoolFull),
-        ("could not unmount, stop using it first", VolumeInUse),
-        ("action failed (6)", RouterOSError),
-        ("namespace trouble", RouterOSError),
-        ("", RouterOSError),
-        ("csi-refused leftover-file (:error; line 1)", FailedPrecondition),
-        ("csi-refused not-ours", NotOurs),
-        ("csi-refused pool-full 77 (:error; line 1)", PoolFull),
-        ("csi-refused nobody-knows", RouterOSError),
-    ],
-)
-def test_texts_have_meanings(text: str, kind: type[DriverError]) -> None:
-    error = explain(text, volume="pvc-1")
-    assert type(error) is kind
-    assert "pvc-1" in str(error)
-
-
-@given(st.text())
-def test_an_unknown_text_is_kept_verbatim_and_explaining_never_fails(text: str) -> None:
-    error = explain(text)
-    if type(error) is RouterOSError and text:
-        assert excerpt(text) in error.what
-
-
-def test_every_refusal_fills_its_gaps_and_says_more_than_its_name() -> None:
-    names = {"file": "F{0}", "files": "FS", "directory": "D", "nodes": "N"}
-    for reason in REFUSALS:
-        text = str(explain(f"csi-refused {reason} raid10 5", volume="pvc-1", **names))
-        assert reason not in text.split()
-        assert "?" not in text
-
-
-def test_only_a_parse_error_is_an_answer_without_a_marker() -> None:
-    for text in (
-        "syntax error (line 1 column 4)",
-        "expected end of command (line 1 column 40)",
-        "bad command name foo (line 1 column 1)",
-        "not enough permissions (9)",
-        "input does not match any value of type",
-    ):
-        assert rejected(text)
-    for text in ("", "disk\r\n[]", "Session closed", "connection reset", "interrupted"):
-        assert not rejected(text)
 
 
 spaces = st.text(" \t\r", max_size=3)

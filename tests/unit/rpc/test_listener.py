@@ -13,11 +13,6 @@ from rds_csi.rpc.listener import LONGEST_PATH, Listener
 
 
 @pytest.fixture
-def path(tmp_path):
-    return tmp_path / "csi.sock"
-
-
-@pytest.fixture
 def opened():
     listeners = []
 

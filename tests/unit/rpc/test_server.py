@@ -15,19 +15,8 @@ from rds_csi.rpc import RpcSettings, Server
 from rds_csi.rpc.identity import Identity
 from tests.unit.fakes.csi_services import FakeController, FakeNode, Slow, channel, serving
 from tests.unit.fakes.raw_http2 import RawClient
-from tests.unit.fakes.released_csi import ReleasedCsi
 
 IDENTITY = Identity(name="csi.example.com", version="1", controller=True)
-
-
-@pytest.fixture(scope="module")
-def released():
-    return ReleasedCsi()
-
-
-@pytest.fixture
-def path(tmp_path):
-    return tmp_path / "csi.sock"
 
 
 def delete(released):

@@ -1,0 +1,71 @@
+"""What is read of a disk and of a pool, and what is never guessed."""
+
+import pytest
+
+from rds_csi.errors import RouterOSError
+from rds_csi.routeros.disk import Capacity, Disk
+
+
+def item(**changes: object) -> dict[str, object]:
+    return {
+        "slot": "pvc-1",
+        "size": 1073741824,
+        "file-path": "/raid10/csi/x.img",
+        "nvme-tcp-export": True,
+        "nvme-tcp-server-port": 4420,
+        "nvme-tcp-server-nqn": "nqn.x",
+        **changes,
+    }
+
+
+def test_a_disk_is_read_without_its_leading_slash_and_with_what_is_unset() -> None:
+    disk = Disk.parse(item())
+    assert disk.file_path == "raid10/csi/x.img"
+    assert disk.comment == ""
+    assert disk.record is None
+    assert disk.allowed_host == ""
+    assert disk.exported
+
+
+@pytest.mark.parametrize("size", [None, "", 0, "0"])
+def test_a_disk_without_a_size_is_a_disk_of_unknown_size(size: object) -> None:
+    """As one whose pool is not mounted yet; ``file-size``, which is rounded, is never looked at."""
+    assert Disk.parse(item(**{"file-size": "50.0GiB"})).size == 1073741824
+    assert Disk.parse(item(size=size, **{"file-size": 1073741824})).size == 0
+    found = item(**{"file-size": 1073741824})
+    del found["size"]
+    assert Disk.parse(found).size == 0
+
+
+@pytest.mark.parametrize("size", ["50.0GiB", "many", True, 1.5])
+def test_a_size_is_never_guessed(size: object) -> None:
+    with pytest.raises(RouterOSError):
+        Disk.parse(item(size=size))
+
+
+LEGACY = "pvc-0f923194-922a-5dd8-b376-c2c6ccb56dd8"
+
+
+@pytest.mark.parametrize(
+    ("changes", "ours"),
+    [
+        ({}, True),
+        ({"comment": "keep"}, False),
+        ({"slot": "pvc-1"}, False),
+        ({"file-path": f"/raid10/csi-evil/{LEGACY}.img"}, False),
+        ({"file-path": "/raid10/csi/other.img"}, False),
+    ],
+)
+def test_a_disk_of_the_go_driver_is_known_by_slot_path_and_empty_comment(
+    changes: dict[str, object], ours: bool
+) -> None:
+    base = {"slot": LEGACY, "file-path": f"/raid10/csi/{LEGACY}.img"}
+    assert Disk.parse(item(**{**base, **changes})).is_of("me/x", "raid10/csi") is ours
+
+
+def test_a_pool_without_free_space_is_not_mounted() -> None:
+    assert Capacity.parse("p", {"size": 5, "slot": "p"}) is None
+    assert Capacity.parse("p", {"size": 5, "free": 3, "mounted": False}) is None
+    assert Capacity.parse("p", {"size": "5", "free": "1 000", "fs": "xfs"}) == Capacity(
+        pool="p", size=5, free=1000, file_system="xfs"
+    )
