@@ -15,7 +15,7 @@ from tests.lab.waiting import converge, until
 from tests.lab.world import World
 
 # The race of 200 stages against the reaper, on a played kernel, is in
-# tests/unit/nvme/test_reaper.py.
+# tests/unit/nvme/test_reaper_race.py.
 pytestmark = pytest.mark.timeout(900)
 
 LIVES: Final = (3, 4)

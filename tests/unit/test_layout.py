@@ -60,10 +60,6 @@ UNFINISHED: Final[tuple[str, ...]] = (
     "rds_csi/node/states.py",
     "rds_csi/node/uses.py",
     "rds_csi/node/wanted.py",
-    "rds_csi/nvme/child.py",
-    "rds_csi/nvme/cli_errors.py",
-    "rds_csi/nvme/readiness.py",
-    "rds_csi/nvme/removal.py",
     "rds_csi/telemetry/metrics.py",
     # the tools
     "rds_csi/demo/data.py",
@@ -127,8 +123,6 @@ LONG: Final[tuple[str, ...]] = (
     "tests/unit/filesystem/test_format.py",
     "tests/unit/node/test_publish.py",
     "tests/unit/node/test_stage.py",
-    "tests/unit/nvme/test_connector.py",
-    "tests/unit/nvme/test_reaper.py",
     # the tools
     "tests/simulator/test_sim_disk.py",
 )

@@ -43,11 +43,6 @@ KERNELS_OWN = {
 }
 
 
-@pytest.fixture
-def kernel(tree: FakeSysfs) -> Kernel:
-    return Kernel(tree)
-
-
 def test_every_field_has_its_proof() -> None:
     names = {field.name for field in dataclasses.fields(ConnectionConfig)}
     assert names == set(EXPECTED) == set(ASKED) == set(RIGHT)

@@ -3,92 +3,19 @@
 import asyncio
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
-from pathlib import Path
+from dataclasses import dataclass, field
 
 import pytest
 import structlog.testing
 
 from rds_csi.errors import Unavailable
-from rds_csi.model.contexts import Target
-from rds_csi.model.parameters import ConnectionConfig
-from rds_csi.nvme.reaper import Facts, Finding, Reaper, Verdict, judge
+from rds_csi.nvme.reaper import Finding, Reaper, Verdict
 from rds_csi.nvme.sysfs import Subsystem
 from tests.unit.fakes.clock import FakeClock
 from tests.unit.fakes.sysfs import HOST_NQN, OTHER_NQN, FakeSysfs
 from tests.unit.nvme.kernel import DELETE, PREFIX, A, B, Kernel
 
 ROOT_DISK = "nqn.2014-08.org.nixos:boot-disk"
-
-USELESS = Facts(
-    nqn=A,
-    our_name=True,
-    hosts=frozenset({HOST_NQN}),
-    states=("live",),
-    namespaces=0,
-    mounted=False,
-    held=False,
-    recorded=False,
-    locked=False,
-    sightings=2,
-    idle=300.0,
-)
-IDLE = replace(USELESS, namespaces=1)
-
-
-def decide(facts: Facts, *, starting: bool = False) -> Verdict:
-    return judge(facts, host=HOST_NQN, grace=300.0, starting=starting)
-
-
-@pytest.mark.parametrize("facts", [USELESS, IDLE], ids=["no device", "idle device"])
-def test_judge_useless_twice_and_long_enough(facts: Facts) -> None:
-    verdict = decide(facts)
-    assert verdict.disconnect
-    assert "for 300 s" in verdict.reason
-
-
-@pytest.mark.requirement("PIT-03")
-@pytest.mark.parametrize("starting", [False, True])
-@pytest.mark.parametrize("facts", [USELESS, IDLE], ids=["no device", "idle device"])
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        ({"our_name": False}, "not the name of a volume"),
-        ({"hosts": frozenset({OTHER_NQN})}, "another host identity"),
-        ({"hosts": frozenset({OTHER_NQN, HOST_NQN})}, "another host identity"),
-        ({"hosts": frozenset({""})}, "another host identity"),
-        ({"mounted": True}, "mounted"),
-        ({"held": True}, "held"),
-        ({"locked": True}, "operation"),
-        ({"recorded": True}, "recorded"),
-        ({"states": ("connecting",)}, "the kernel is at it: connecting"),
-        ({"states": ("connecting", "live")}, "the kernel is at it: connecting, live"),
-        ({"states": ("resetting",)}, "the kernel is at it"),
-        ({"states": ("deleting",)}, "the kernel is at it"),
-        ({"states": ()}, "the kernel is at it"),
-    ],
-)
-def test_judge_one_thing_that_speaks_for_it_is_enough(
-    facts: Facts, change: dict[str, object], reason: str, starting: bool
-) -> None:
-    verdict = decide(replace(facts, **change), starting=starting)  # type: ignore[arg-type]
-    assert not verdict.disconnect
-    assert reason in verdict.reason
-
-
-@pytest.mark.parametrize("change", [{"sightings": 1}, {"idle": 299.0}])
-def test_judge_waits(change: dict[str, float]) -> None:
-    verdict = decide(replace(USELESS, **change))  # type: ignore[arg-type]
-    assert not verdict.disconnect
-    assert "waiting" in verdict.reason
-
-
-def test_judge_at_the_start() -> None:
-    seen_now = {"sightings": 1, "idle": 0.0}
-    assert decide(replace(USELESS, **seen_now), starting=True).disconnect  # type: ignore[arg-type]
-    kept = decide(IDLE, starting=True)
-    assert not kept.disconnect
-    assert "left alone" in kept.reason
 
 
 @dataclass
@@ -419,55 +346,3 @@ async def test_runs_at_jittered_intervals(world: World) -> None:
     assert 8 <= len(instants) <= 10
     assert len(set(instants)) == len(instants)
     assert all(60 <= instant <= 66 for instant in instants[:2])
-
-
-@pytest.mark.requirement("PIT-03")
-@pytest.mark.looptime
-@pytest.mark.timeout(300)
-async def test_200_stages_race_the_reaper(tmp_path: Path) -> None:
-    """Each stage connects, uses the device for a while, and must never lose it meanwhile."""
-    kernel = Kernel(FakeSysfs(tmp_path / "fake"))
-    kernel.works(takes=0.05)
-    world = World(kernel)
-    reaper = Reaper(
-        sysfs=kernel.sysfs,
-        connector=world.connector,
-        host=HOST_NQN,
-        nqn_prefix=PREFIX,
-        recorded=world.records,
-        mounted=lambda: kernel.mounted.__contains__,
-        locked=world.locked.__contains__,
-        clock=world.clock,
-        grace=0.0,
-        interval=0.05,
-        on_disconnect=world.reaped.append,
-    )
-    source = random.Random(7)
-    lost: list[str] = []
-
-    async def stage(nqn: str) -> None:
-        for _ in range(20):
-            await asyncio.sleep(source.uniform(0.0, 1.0))
-            world.locked.add(nqn)  # what the RPC layer does around every call
-            try:
-                namespace = await world.connector.connect_with_retry(
-                    Target("192.0.2.1", 4420, nqn), ConnectionConfig()
-                )
-                await asyncio.sleep(source.uniform(0.0, 0.1))
-                kernel.mounted.add(namespace.devno)
-                world.recorded.add(nqn)
-            finally:
-                world.locked.discard(nqn)
-            await asyncio.sleep(source.uniform(0.0, 0.3))
-            if world.connector.find(nqn) != namespace:
-                lost.append(nqn)
-            # A crash: neither unstaged nor recorded any more, only the connection is left.
-            kernel.mounted.discard(namespace.devno)
-            world.recorded.discard(nqn)
-
-    running = asyncio.create_task(reaper.run())
-    nqns = [f"{PREFIX}:pvc-{number:028x}" for number in range(10)]
-    await asyncio.gather(*(stage(nqn) for nqn in nqns))
-    running.cancel()
-    assert lost == []
-    assert len(world.reaped) >= 10  # it did race

@@ -33,11 +33,6 @@ REFUSED = "Failed to write to /dev/nvme-fabrics: Connection refused\n"
 DENIED = "Failed to write to /dev/nvme-fabrics: Permission denied\n"
 
 
-@pytest.fixture
-def kernel(tree: FakeSysfs) -> Kernel:
-    return Kernel(tree)
-
-
 def starts(kernel: Kernel) -> int:
     return len(kernel.runner.asked("nvme", "connect"))
 
