@@ -55,6 +55,7 @@ DOCS_PROGRAMS = {
 IMAGE_PROGRAMS = {"mmdebstrap": "mmdebstrap"}
 """What makes the images' root file systems."""
 APT = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
+SIMULATOR_TESTS = ("tests/simulator", "tests/rds")
 LAB_UNAVAILABLE = 75
 SANITY_SECONDS = 1200
 KERNEL_SECONDS = 2700
@@ -102,9 +103,9 @@ def unit(session: nox.Session) -> None:
 
 @nox.session
 def simulator(session: nox.Session) -> None:
-    """The controller against RouterOS over real SSH, faults on."""
+    """The simulator itself, and the driver on it over real SSH, faults on."""
     sync(session, "test")
-    session.run("pytest", "tests/simulator", junit("simulator"), *session.posargs)
+    session.run("pytest", *SIMULATOR_TESTS, junit("simulator"), *session.posargs)
 
 
 @nox.session(name="image-python")
@@ -117,7 +118,7 @@ def image_python(session: nox.Session) -> None:
     pytest = ["pytest", "-p", "no:cacheprovider", *session.posargs]
     # Both wait more than they compute, so they run at once; one of them shows its words later.
     log = BUILD / "simulator-image.log"
-    words = [*inside, *pytest, "tests/simulator", junit("simulator-image")]
+    words = [*inside, *pytest, *SIMULATOR_TESTS, junit("simulator-image")]
     with log.open("wb") as file:
         environment = {**os.environ, "PATH": f"{session.bin}:{os.environ['PATH']}"}
         beside = subprocess.Popen(words, cwd=ROOT, env=environment, stdout=file, stderr=file)
@@ -127,7 +128,7 @@ def image_python(session: nox.Session) -> None:
         status = beside.wait()
         print(log.read_text(errors="replace"), flush=True)
     if status != 0:
-        session.error("tests/simulator failed with the images' Python")
+        session.error(f"{' or '.join(SIMULATOR_TESTS)} failed with the images' Python")
 
 
 @nox.session

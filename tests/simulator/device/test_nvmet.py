@@ -9,7 +9,7 @@ import pytest
 
 from rds_csi.simulator import Simulator
 from rds_csi.simulator.device.nvmet import Nvmet
-from tests.simulator.fake_configfs import FakeConfigFs
+from tests.simulator.device.fake_configfs import FakeConfigFs
 
 GIB = 1024**3
 NQN = "nqn.2000-02.com.mikrotik:a"
