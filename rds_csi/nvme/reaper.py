@@ -125,7 +125,7 @@ def _reason_to_keep(facts: Facts, host: str) -> str:
 
 
 @dataclass(frozen=True, slots=True)
-class _Sight:
+class _Found:
     """One subsystem at one moment, and whether a device of it was mounted then."""
 
     subsystem: Subsystem
@@ -208,8 +208,8 @@ class Reaper:
         """
         recorded = await self._recorded()
         judged = [
-            (sight.subsystem.nqn, self._judge(sight, recorded, starting=starting, note=True))
-            for sight in await asyncio.to_thread(self._look, self._is_ours)
+            (found.subsystem.nqn, self._judge(found, recorded, starting=starting, note=True))
+            for found in await asyncio.to_thread(self._look, self._is_ours)
         ]
         self._forget({nqn for nqn, _ in judged})
         orphans = [nqn for nqn, verdict in judged if verdict.disconnect]
@@ -239,9 +239,9 @@ class Reaper:
             # In one go, not in a thread: no call can end between this look and the question
             # for its lock.
             confirmed = any(
-                self._judge(sight, recorded, starting=starting, confirming=True).disconnect
-                for sight in self._look(nqn.__eq__)
-                if sight.subsystem.nqn == nqn
+                self._judge(found, recorded, starting=starting, confirming=True).disconnect
+                for found in self._look(nqn.__eq__)
+                if found.subsystem.nqn == nqn
             )
             return confirmed
 
@@ -258,14 +258,14 @@ class Reaper:
         log.warning("orphan disconnected", nqn=nqn, reason=verdict.reason)
         return ""
 
-    def _look(self, wanted: Callable[[str], bool]) -> list[_Sight]:
+    def _look(self, wanted: Callable[[str], bool]) -> list[_Found]:
         """What is connected and whether it is mounted; with hundreds of volumes it takes a while.
 
         What has no name of ours is left alone whatever it is, so it is not looked at.
         """
         mounted = self._mounted()
         return [
-            _Sight(subsystem, any(mounted(device.devno) for device in subsystem.devices))
+            _Found(subsystem, any(mounted(device.devno) for device in subsystem.devices))
             for subsystem in self._sysfs.subsystems(wanted)
         ]
 
@@ -274,14 +274,14 @@ class Reaper:
 
     def _judge(
         self,
-        sight: _Sight,
+        found: _Found,
         recorded: set[str],
         *,
         starting: bool,
         note: bool = False,
         confirming: bool = False,
     ) -> Verdict:
-        subsystem = sight.subsystem
+        subsystem = found.subsystem
         nqn = subsystem.nqn
         facts = Facts(
             nqn=nqn,
@@ -289,7 +289,7 @@ class Reaper:
             hosts=frozenset(entry.hostnqn for entry in subsystem.controllers),
             states=tuple(sorted({entry.state for entry in subsystem.controllers})),
             namespaces=len(subsystem.devices),
-            mounted=sight.mounted,
+            mounted=found.mounted,
             held=any(device.holders for device in subsystem.devices),
             recorded=nqn in recorded,
             # Confirming happens under the connector's own lock, which is then ours.

@@ -44,7 +44,7 @@ class Entry:
     mountable: bool
 
 
-class Survey:
+class Inventory:
     """Questions to one RDS. Each method takes one exec and raises :class:`DriverError`."""
 
     def __init__(self, session: Session) -> None:

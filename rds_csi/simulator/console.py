@@ -28,7 +28,7 @@ from rds_csi.simulator.language.syntax import (
     Unary,
 )
 from rds_csi.simulator.language.values import RuntimeFault
-from rds_csi.simulator.menus.administration import KINDS, kept
+from rds_csi.simulator.menus.administration import KINDS, stored_items
 from rds_csi.simulator.menus.tree import MenuTree, grammar
 
 _LINE_END: Final = re.compile(r"\r\n|\r|\n")
@@ -42,7 +42,7 @@ class Console:
     def __init__(self, device: Device) -> None:
         self._device = device
         for kind in KINDS:
-            kept(device, kind)  # a new device has a user, too
+            stored_items(device, kind)  # a new device has a user, too
         self._grammar: Grammar | None = None
         self._grammar_settings: object = None
 

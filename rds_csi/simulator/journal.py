@@ -4,7 +4,7 @@ from collections import Counter, deque
 from dataclasses import asdict, dataclass, field
 from typing import Any, Final, Literal
 
-_KEPT: Final = 20_000
+_LATEST: Final = 20_000
 
 Outcome = Literal[
     "running",
@@ -49,7 +49,7 @@ class Journal:
     """The latest execs and the number of all of them."""
 
     def __init__(self) -> None:
-        self.execs: deque[Exec] = deque(maxlen=_KEPT)
+        self.execs: deque[Exec] = deque(maxlen=_LATEST)
         self.count = 0
         self.commands: Counter[str] = Counter()
 

@@ -107,7 +107,7 @@ class Bench:
         for name, size in self.simulator.files.items():
             if size is not None:
                 device.files.remove(name)
-        device.store.kept.clear()
+        device.store.items.clear()
         if self.start != "nothing":
             await self.simulator.run(wrap(create(), NONCE))
         if self.start == "published":
@@ -133,7 +133,7 @@ class Bench:
             slot: [disk.size, sorted((name, str(value)) for name, value in disk.properties.items())]
             for slot, disk in self.simulator.disks.items()
         }
-        addresses = self.simulator.device.store.kept.get("ip/firewall/address-list", [])
+        addresses = self.simulator.device.store.items.get("ip/firewall/address-list", [])
         exported = sorted(self.simulator.exported)
         return json.dumps([disks, sorted(self.simulator.files), exported, addresses])
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import asyncssh
 import pytest
 
-from rds_csi.simulator import Quirks, Simulator
+from rds_csi.simulator import Simulator
 
 GIB = 1024**3
 ADD = "/disk/add type=file slot=a file-path=raid10/a.img file-size=1M"
@@ -351,23 +351,3 @@ async def test_a_command_goes_on_though_its_channel_closed(rds: Simulator) -> No
 async def test_many_channels_at_once(client: asyncssh.SSHClientConnection) -> None:
     results = await asyncio.gather(*(output(client, f":put {n}") for n in range(20)))
     assert results == [f"{n}\r\n".encode() for n in range(20)]
-
-
-def test_quirks_are_set_by_name() -> None:
-    quirks = Quirks()
-    quirks.set("slot-limit", "32")
-    quirks.set("preallocate", "no")
-    quirks.set("lag", "1.5")
-    quirks.set("resize", "ignored")
-    assert quirks == Quirks(slot_limit=32, preallocate=False, lag=1.5, resize="ignored")
-    for name, value in (("nope", "1"), ("resize", "x"), ("preallocate", "maybe"), ("lag", "x")):
-        with pytest.raises(ValueError):
-            quirks.set(name, value)
-
-
-def test_faults_are_checked_when_planned(tmp_path: Path) -> None:
-    rds = Simulator(tmp_path)
-    with pytest.raises(ValueError, match="unknown fault"):
-        rds.faults.add("explode")  # type: ignore[arg-type] # that is the test
-    with pytest.raises(ValueError, match=r".*"):
-        rds.faults.add("garbage", count=-1)

@@ -13,7 +13,7 @@ from rds_csi.doctor.rds.scratch import Bench, round_trip
 from rds_csi.doctor.rds.unknowns import Finding, findings
 from rds_csi.model.volume import GIB, MINIMUM_SIZE
 from rds_csi.routeros import Capacity, Disks, Session, System, ailments
-from rds_csi.routeros.inventory import Entry, Survey
+from rds_csi.routeros.inventory import Entry, Inventory
 
 POLICIES: Final = frozenset({"ssh", "read", "write", "test"})
 """What the RouterOS user's group has to grant, and all that it should."""
@@ -71,14 +71,14 @@ async def _look(
     found: Examination, session: Session, shared: DriverConfig, controller: ControllerConfig
 ) -> bool:
     """The checks that read; whether anything is exported at the driver's port."""
-    checks, survey = found.checks, Survey(session)
+    checks, inventory = found.checks, Inventory(session)
     path = controller.defaults.volume_path
     disks = Disks(session, owner=shared.owner, base_path=path)
-    await _check_storage(checks, survey)
-    await _check_policies(checks, survey, controller.rds_user)
+    await _check_storage(checks, inventory)
+    await _check_policies(checks, inventory, controller.rds_user)
     await _check_pool(found, disks, controller)
     with checks.failing("volume directory", "see /file/print on the RDS"):
-        if await survey.has_directory(path):
+        if await inventory.has_directory(path):
             checks.ok("volume directory", path)
         else:
             checks.fail(
@@ -86,30 +86,30 @@ async def _look(
                 f"the RDS has no directory {path}",
                 f'/file/add type=directory name="{path}"',
             )
-    await _check_clock(checks, survey)
+    await _check_clock(checks, inventory)
     exported = False
     with checks.failing("entries", "see /disk/print on the RDS"):
-        entries = await survey.entries()
+        entries = await inventory.entries()
         port = controller.defaults.nvme_port
         exported = any(each.disk.exported and each.disk.port == port for each in entries)
         _check_entries(checks, entries, shared.owner, path)
     return exported
 
 
-async def _check_storage(checks: Checks, survey: Survey) -> None:
+async def _check_storage(checks: Checks, inventory: Inventory) -> None:
     name = "storage"
     with checks.failing(name, "is the rose-storage package installed, RouterOS 7.21 or newer?"):
-        await survey.require_exports()
-        version = (await survey.packages()).get("rose-storage")
+        await inventory.require_exports()
+        version = (await inventory.packages()).get("rose-storage")
         listed = f"package rose-storage {version}" if version else "no package rose-storage listed"
         checks.ok(name, f"{listed}; RouterOS knows all properties that are set")
 
 
-async def _check_policies(checks: Checks, survey: Survey, user: str) -> None:
+async def _check_policies(checks: Checks, inventory: Inventory, user: str) -> None:
     name = "policies"
     advice = f"/user/group/set GROUP policy={','.join(sorted(POLICIES))}"
     with checks.failing(name, advice):
-        group = await survey.group(user)
+        group = await inventory.group(user)
         if group is None:
             checks.skip(name, f"RouterOS lists no user {user}; does it come by RADIUS?", advice)
             return
@@ -147,11 +147,11 @@ async def _check_pool(found: Examination, disks: Disks, controller: ControllerCo
             checks.ok(name, text)
 
 
-async def _check_clock(checks: Checks, survey: Survey) -> None:
+async def _check_clock(checks: Checks, inventory: Inventory) -> None:
     name = "clock"
     with checks.failing(name, "see /system/clock/print on the RDS"):
         before = time.time()
-        there = (await survey.clock()).timestamp()
+        there = (await inventory.clock()).timestamp()
         after = time.time()
         # It tells whole seconds: up to one less than it is.
         apart = there - after if there > after else min(0.0, there + 1 - before)

@@ -65,10 +65,10 @@ async def _try(bench: Bench, command: str) -> Tried:
     return Tried(trials.verdict(reply), reply, time.monotonic() - started)
 
 
-async def _seen(measured: Measured, sight: Awaitable[str]) -> Measured:
+async def _seen(measured: Measured, look: Awaitable[str]) -> Measured:
     """What was measured, and what a connected host sees of it, if this machine can be one."""
     try:
-        seen = await sight
+        seen = await look
     except (TargetError, DriverError) as error:
         return measured._replace(unseen=f"no connected host could look: {error}")
     return measured._replace(
@@ -256,13 +256,13 @@ def _slot_made(reply: Reply, slot: str) -> str:
 
 async def exports(bench: Bench) -> Measured:
     """How many there are."""
-    count = sum(entry.disk.exported for entry in await bench.survey.entries())
+    count = sum(entry.disk.exported for entry in await bench.inventory.entries())
     return Measured(f"{count} are open now", "/disk/print")
 
 
 async def mountable(bench: Bench) -> Measured:
     """How many disks RouterOS would mount what is in."""
-    entries = await bench.survey.entries()
+    entries = await bench.inventory.entries()
     count = sum(entry.mountable for entry in entries)
     both = sum(entry.mountable and entry.disk.exported for entry in entries)
     return Measured(

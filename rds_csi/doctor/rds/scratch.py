@@ -22,7 +22,7 @@ from rds_csi.model.access import AccessMode
 from rds_csi.model.record import Publication, Record, owner_tag
 from rds_csi.model.volume import MINIMUM_SIZE
 from rds_csi.routeros import Disk, Disks, Session
-from rds_csi.routeros.inventory import SCRATCH, Survey
+from rds_csi.routeros.inventory import SCRATCH, Inventory
 from rds_csi.routeros.trials import Volume
 
 T = TypeVar("T")
@@ -49,13 +49,13 @@ class Bench:
     shared: DriverConfig
     controller: ControllerConfig
     disks: Disks = field(init=False)
-    survey: Survey = field(init=False)
+    inventory: Inventory = field(init=False)
     left: list[str] = field(default_factory=list)
     _under_way: set[asyncio.Future[Any]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """The backend, under the scratch owner."""
-        self.survey = Survey(self.session)
+        self.inventory = Inventory(self.session)
         self.disks = Disks(
             self.session,
             owner=scratch_owner(self.shared),
@@ -160,7 +160,7 @@ class Bench:
         """The slots of scratch volumes that are there; whether another doctor may be at work."""
         disks = await self.disks.list()
         slots = {disk.slot for disk in disks}
-        slots.update(await self.survey.scratch_slots(scratch_owner(self.shared)))
+        slots.update(await self.inventory.scratch_slots(scratch_owner(self.shared)))
         youngest = max((disk.record.created for disk in disks if disk.record), default=0)
         return sorted(slots), time.time() - youngest < STALE
 
@@ -229,5 +229,5 @@ async def _require_gone(volume: Volume, bench: Bench) -> None:
         pass
     else:
         raise RouterOSError("RouterOS still shows its disk", volume=volume.slot)
-    if volume.slot in await bench.survey.scratch_slots(volume.record.owner):
+    if volume.slot in await bench.inventory.scratch_slots(volume.record.owner):
         raise RouterOSError(f"its file {volume.file_path} is still there", volume=volume.slot)

@@ -22,10 +22,10 @@ Rights = frozenset[str]
 
 def rights_of(store: Store, user: str, key: asyncssh.SSHKey, peer: str) -> Rights | None:
     """The policies of the user who shows this key from that address; None: no login."""
-    for item in store.kept.get("user", []):
+    for item in store.items.get("user", []):
         if item["name"] == user and not item.get("disabled", False):
             keys = [
-                each["key"] for each in store.kept.get("user/ssh-keys", []) if each["user"] == user
+                each["key"] for each in store.items.get("user/ssh-keys", []) if each["user"] == user
             ]
             known = {asyncssh.import_public_key(to_text(text)).public_data for text in keys}
             rights = _granted(store, item["group"])
@@ -39,7 +39,7 @@ def rights_of(store: Store, user: str, key: asyncssh.SSHKey, peer: str) -> Right
 
 
 def _granted(store: Store, group: str) -> Rights:
-    for item in store.kept.get("user/group", []):
+    for item in store.items.get("user/group", []):
         if item["name"] == group:
             words = item.get("policy", "").split(",")
             return frozenset(words) & frozenset(POLICIES)

@@ -56,8 +56,8 @@ class Store:
         self.serial = uuid.uuid4().hex
         self.identity = "rds-simulator"
         self.boots = 0
-        self.kept: dict[str, list[dict[str, Any]]] = {}
-        """The items of the menus that are only kept, by menu."""
+        self.items: dict[str, list[dict[str, Any]]] = {}
+        """The items of the menus that only store and show them, by menu; ``kept`` in the file."""
         self._next_id = 1
         self.dirty = False
         self._load()
@@ -71,7 +71,7 @@ class Store:
             raise ValueError(f"{self._path} was written by another version of the simulator")
         self.serial, self.identity = state["serial"], state["identity"]
         self.boots, self._next_id = state["boots"], state["next_id"]
-        self.kept = state.get("kept", {})
+        self.items = state.get("kept", {})
         for pool in state["pools"]:
             self._put(Pool(**pool))
         for disk in state["disks"]:
@@ -106,7 +106,7 @@ class Store:
             "identity": self.identity,
             "boots": self.boots,
             "next_id": self._next_id,
-            "kept": self.kept,
+            "kept": self.items,
             "pools": [asdict(pool) for pool in self.pools.values()],
             "disks": disks,
         }

@@ -1,6 +1,6 @@
 """Running a parsed script: scopes, expressions, statements.
 
-Commands of menus are handed to the menus; the language's own commands live in ``language.py``.
+Commands of menus are handed to the menus; the language's own commands live in ``builtins.py``.
 """
 
 from collections.abc import Awaitable, Callable, Mapping

@@ -10,7 +10,7 @@ from rds_csi.simulator.device.properties import Form, Property
 from rds_csi.simulator.device.texts import ALREADY_HAVE, bad_value
 from rds_csi.simulator.language.interpreter import Row
 from rds_csi.simulator.language.values import Id, RuntimeFault, Value, parse_duration, text_of
-from rds_csi.simulator.menus.administration import KeptMenu, Kind
+from rds_csi.simulator.menus.administration import Kind, StoredMenu
 
 _TIMEOUT: Final = "timeout"
 _EXPIRES: Final = "expires"
@@ -36,7 +36,7 @@ ADDRESSES: Final = Kind(
 )
 
 
-class AddressMenu(KeptMenu):
+class AddressMenu(StoredMenu):
     """Entries with a timeout are dynamic: dropped when it is over, and by a boot."""
 
     def __init__(self, device: Device) -> None:

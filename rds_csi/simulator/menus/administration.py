@@ -63,7 +63,7 @@ class Kind:
         return "/".join(self.path)
 
 
-class KeptMenu(Table):
+class StoredMenu(Table):
     """The items of one kind."""
 
     def __init__(self, device: Device, kind: Kind) -> None:
@@ -99,7 +99,7 @@ class KeptMenu(Table):
 
     @property
     def _items(self) -> list[dict[str, Any]]:
-        return kept(self._device, self._kind)
+        return stored_items(self._device, self._kind)
 
     def rows(self, wanted_name: Value) -> Iterable[Row]:
         """The items, with their defaults."""
@@ -166,14 +166,14 @@ class KeptMenu(Table):
         return [item for item in self._items if f"*{item['id']:X}" in ids]
 
 
-def kept(device: Device, kind: Kind) -> list[dict[str, Any]]:
+def stored_items(device: Device, kind: Kind) -> list[dict[str, Any]]:
     """The items of a kind; a device that never had any has the preset ones."""
     store = device.store
-    if kind.key not in store.kept:
-        store.kept[kind.key] = [
+    if kind.key not in store.items:
+        store.items[kind.key] = [
             {"id": number, **item} for number, item in enumerate(kind.preset, start=1)
         ]
-    return store.kept[kind.key]
+    return store.items[kind.key]
 
 
 def _networks(given: dict[str, Value], *names: str) -> None:
@@ -193,14 +193,15 @@ def _check_group(device: Device, given: dict[str, Value]) -> None:
 
 
 def _check_user(device: Device, given: dict[str, Value]) -> None:
-    groups = {item["name"] for item in kept(device, GROUPS)}
+    groups = {item["name"] for item in stored_items(device, GROUPS)}
     if "group" in given and given["group"] not in groups:
         raise RuntimeFault(bad_enum("group"), argument="group")
     _networks(given, "address")
 
 
 def _check_key(device: Device, given: dict[str, Value]) -> None:
-    if "user" in given and given["user"] not in {item["name"] for item in kept(device, USERS)}:
+    users = {item["name"] for item in stored_items(device, USERS)}
+    if "user" in given and given["user"] not in users:
         raise RuntimeFault(bad_enum("user"), argument="user")
     if "key" in given:
         try:

@@ -137,7 +137,7 @@ class SshMenu(Single):
         return MenuNode(verbs={"print": _PRINT, "get": _GET, "set": settings})
 
     def _kept(self) -> dict[str, Any]:
-        [item] = self._device.store.kept.setdefault("ip/ssh", [{}])
+        [item] = self._device.store.items.setdefault("ip/ssh", [{}])
         return item
 
     def row(self) -> Row:

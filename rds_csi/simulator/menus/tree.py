@@ -14,7 +14,7 @@ from rds_csi.simulator.language.grammar import LANGUAGE, Grammar, MenuNode, verb
 from rds_csi.simulator.language.interpreter import Call
 from rds_csi.simulator.language.values import RuntimeFault, Value, text_of, to_text
 from rds_csi.simulator.menus.addresses import ADDRESSES, AddressMenu
-from rds_csi.simulator.menus.administration import KINDS, KeptMenu
+from rds_csi.simulator.menus.administration import KINDS, StoredMenu
 from rds_csi.simulator.menus.disk import DiskMenu
 from rds_csi.simulator.menus.file import FileMenu
 from rds_csi.simulator.menus.system import IdentityMenu, PackageMenu, ResourceMenu, SshMenu
@@ -43,7 +43,7 @@ def grammar(device: Device) -> Grammar:
         "file": FileMenu.node(device),
         "system": MenuNode(menus=system),
     }
-    kinds = {kind.path: KeptMenu.node(device, kind) for kind in (*KINDS, ADDRESSES)}
+    kinds = {kind.path: StoredMenu.node(device, kind) for kind in (*KINDS, ADDRESSES)}
     menus["user"] = replace(
         kinds["user",],
         menus={"group": kinds["user", "group"], "ssh-keys": kinds["user", "ssh-keys"]},
@@ -76,7 +76,7 @@ class MenuTree:
             ("system", "package"): PackageMenu(device),
             ("system", "clock"): ClockMenu(device),
             ("ip", "ssh"): SshMenu(device),
-            **{kind.path: KeptMenu(device, kind) for kind in KINDS},
+            **{kind.path: StoredMenu(device, kind) for kind in KINDS},
             ADDRESSES.path: AddressMenu(device),
         }
 

@@ -82,35 +82,6 @@ async def test_another_users_key_is_no_use(rds: Simulator) -> None:
         await ask(rds, "/disk/print", user="admin")
 
 
-@pytest.mark.parametrize(
-    ("line", "said"),
-    [
-        ("/user/group/add name=a policy=ssh,fly", "any value of policy"),
-        ("/user/add name=a group=nobody", "any value of group"),
-        ("/user/add name=a group=full address=10.0.0.300", "invalid value for argument address"),
-        ("/user/add name=admin group=full", "already exists"),
-        ("/user/ssh-keys/add user=nobody key=x", "any value of user"),
-        ("/user/ssh-keys/add user=admin key=x", "unable to load key file"),
-        ("/user/ssh-keys/import user=admin public-key-file=none.pub", "no such file"),
-        ("/ip/service/set ssh port=0", "out of range"),
-        ("/ip/service/set nfs port=1", "no such item"),
-        ("/ip/service/remove ssh", "bad command name"),
-        ("/ip/ssh/set host-key-type=ecdsa", "any value of host-key-type"),
-        ("/ip/firewall/filter/add chain=input action=dance", "any value of action"),
-        ("/ip/firewall/filter/add chain=input src-address=here", "argument src-address"),
-        ("/user/add nickname=a", "expected end of command"),
-    ],
-)
-async def test_what_is_wrong_is_refused(rds: Simulator, line: str, said: str) -> None:
-    assert said in await rds.run(line)
-
-
-async def test_an_ecdsa_key_is_refused(rds: Simulator) -> None:
-    public = asyncssh.generate_private_key("ecdsa-sha2-nistp256").export_public_key().decode()
-    said = await rds.run(f'/user/ssh-keys/add user=admin key="{public.strip()}"')
-    assert "unable to load key file (wrong format or bad passphrase)!" in said
-
-
 async def test_a_key_from_a_file(rds: Simulator) -> None:
     rds.path("id.pub").write_text(PUBLIC + "\n")
     assert await rds.run("/user/ssh-keys/import user=admin public-key-file=id.pub") == ""
@@ -134,37 +105,3 @@ async def test_what_is_set_is_shown_and_outlives_a_restart(tmp_path: Path) -> No
         [number] = (await rds.run(":put [:len [/ip/firewall/filter/find action=drop]]")).split()
         assert number == "1"
         assert "raid10" in await ask(rds, "/disk/print")
-
-
-async def test_versions(rds: Simulator) -> None:
-    old, new = (
-        "/ip/service/set ssh address=10.0.0.0/24",
-        "/ip/service/set ssh available-from=::1/128",
-    )
-    assert "expected end of command" in await rds.run(old)
-    assert await rds.run(new) == ""
-    rds.set_version("7.23")
-    assert await rds.run(old) == ""
-    assert "expected end of command" in await rds.run(new)
-
-
-ENTRY = "/ip/firewall/address-list/add list=x address=127.0.0.1"
-
-
-async def test_addresses_are_in_a_list_once_and_vanish_with_their_timeout(rds: Simulator) -> None:
-    assert await rds.run(f":put [{ENTRY} timeout=1s comment=a]") == "*2\r\n"
-    assert "already have such entry" in await rds.run(ENTRY)
-    assert await rds.run(ENTRY.replace("list=x", "list=y")) == ""
-    assert await rds.run(ENTRY.replace("127.0.0.1", "127.0.0.2")) == ""
-    count = ":put [:len [/ip/firewall/address-list/find where list=x]]"
-    assert await rds.run(count) == "2\r\n"
-    shown = await rds.run('/ip/firewall/address-list/print detail where comment="a"')
-    assert "timeout=1s" in shown
-    assert "dynamic=yes" in shown
-    await rds.run(":delay 1100ms")
-    assert await rds.run(count) == "1\r\n"
-    assert "no such item" in await rds.run("/ip/firewall/address-list/remove *2")
-    assert await rds.run(f":put [{ENTRY} timeout=1m]") == "*5\r\n", "ids are not used again"
-    await rds.reboot()
-    assert await rds.run(count) == "1\r\n", "what has no timeout stays"
-    assert "invalid value" in await rds.run(f"{ENTRY} timeout=soon")

@@ -8,7 +8,6 @@ from typing import Any
 import pytest
 
 from rds_csi.simulator import Simulator
-from rds_csi.simulator.device.store import Store
 
 GIB = 1024**3
 
@@ -95,80 +94,3 @@ async def test_names_cannot_leave_the_root(rds: Simulator) -> None:
     for name in ("../out", "raid10/../../out", "/../out"):
         assert "bad file name" in await rds.run(f'/file/add name="{name}" contents=x')
         assert await rds.run(f':put [:len [/file/find where name="{name}"]]') == "0\r\n"
-
-
-async def test_internal_storage_is_small(rds: Simulator) -> None:
-    assert await rds.run('/file/add name=note.txt contents="x"') == ""
-    assert rds.files["note.txt"] == 1
-    resource = await read(rds, "/system/resource/print as-value")
-    assert resource["free-hdd-space"] == resource["total-hdd-space"] - 1
-    line = "/disk/add type=file slot=f file-path=big.img file-size=1G"
-    assert "space" in await rds.run(line)
-
-
-async def test_resource(rds: Simulator) -> None:
-    resource = await read(rds, "/system/resource/print as-value")
-    assert resource["version"] == "7.24 (stable)"
-    assert resource["board-name"].startswith("RDS2216")
-    assert resource["uptime"].startswith("00:00:0")
-    assert await rds.run(":put [/system/resource/get version]") == "7.24 (stable)\r\n"
-    wrong = await rds.run(":put [/system/resource/get nope]")
-    assert wrong == (
-        "input does not match any value of value-name (/system/resource/get (value-name); line 1)\n"
-    )
-    text = await rds.run("/system resource print")
-    assert "            version: 7.24 (stable)\r\n" in text
-
-
-async def test_packages(rds: Simulator, tmp_path: Path) -> None:
-    query = '/system/package/print detail as-value where name="rose-storage"'
-    (row,) = await read(rds, query)
-    assert row["version"] == "7.24"
-    bare = Simulator(tmp_path / "bare", rose_storage=False)
-    assert await read(bare, query) == []
-    refused = await bare.run("/disk/set x nvme-tcp-export=yes")
-    assert refused == "expected end of command (line 1 column 13)\n"
-
-
-async def test_identity(rds: Simulator) -> None:
-    assert await rds.run("/system/identity/set name=lab") == ""
-    assert await rds.run("/system/identity/print") == "  name: lab\r\n"
-    assert await rds.run(":put [/system/identity/get name]") == "lab\r\n"
-
-
-async def test_state_survives_a_restart(tmp_path: Path) -> None:
-    root = tmp_path / "rds"
-    async with Simulator(root, pools={"raid10": 16 * GIB}) as rds:
-        await rds.run(
-            "/disk/add type=file slot=a file-path=raid10/a.img file-size=1G nvme-tcp-export=yes "
-            'comment="\\C3\\A9 \\"x\\""'
-        )
-        identifiers = {export.seed for export in rds.device.exporter.exports.values()}
-    assert rds.exported == set()
-    async with Simulator(root, pools={"raid10": 32 * GIB}) as rds:
-        assert rds.exported == {"a"}
-        assert await rds.run(":put [/disk/get a comment]") == 'é "x"\r\n'
-        assert await rds.run(":put [/disk/find slot=a]") == "*2\r\n"
-        assert rds.free("raid10") == 31 * GIB
-        assert {export.seed for export in rds.device.exporter.exports.values()} == identifiers
-
-
-async def test_state_is_written_before_the_reply(rds: Simulator) -> None:
-    await rds.run("/disk/add type=file slot=a file-path=raid10/a.img file-size=1M")
-    # What a kill -9 right now would leave to the next run:
-    assert "a" in Store(rds.root).by_slot
-    await rds.run("/disk/remove a")
-    assert "a" not in Store(rds.root).by_slot
-
-
-async def test_a_state_of_another_format_is_refused(tmp_path: Path) -> None:
-    (tmp_path / "state.json").write_text('{"format": 99}')
-    with pytest.raises(ValueError, match="another version"):
-        Simulator(tmp_path)
-
-
-async def test_a_temporary_root_is_gone_at_the_end() -> None:
-    async with Simulator() as rds:
-        root = rds.root
-        assert root.is_dir()
-    assert not root.exists()

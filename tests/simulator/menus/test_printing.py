@@ -136,8 +136,7 @@ async def test_files_have_a_type_with_a_blank_in_it(rds: Simulator) -> None:
     assert output.startswith(" 0  name=raid10/x.img type=.img file size=10.0GiB")
 
 
-async def test_width_may_be_given_in_the_login_name() -> None:
-    """Tested over SSH in test_sim_ssh.py; here the plain rule."""
+def test_digits_are_grouped() -> None:
     assert grouped(53687091200) == "53 687 091 200"
     assert grouped(512) == "512"
 

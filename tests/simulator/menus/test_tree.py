@@ -1,5 +1,7 @@
-"""Which version of RouterOS knows what."""
+"""Which version of RouterOS knows what, and who runs between two commands of a line."""
 
+import asyncio
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -8,6 +10,7 @@ from rds_csi.simulator import Simulator
 from rds_csi.simulator.simulator import parse_version
 
 ADD = "/disk/add type=file slot=a file-path=raid10/a.img file-size=1M"
+DISK = "/disk/add type=file slot=a file-path=raid10/csi/a.img file-size=1G mount-filesystem=no"
 SERIALIZE = ":put [:serialize to=json value=1]"
 
 
@@ -68,27 +71,23 @@ async def test_secrets_are_hidden_since_7_21(tmp_path: Path, version: str, shown
     assert ("hunter2" in await rds.run(query)) is shown
 
 
-@pytest.mark.parametrize("version", ["7.15", "7.16", "7.20", "7.21", "7.22", "7.23", "7.24"])
-async def test_every_version_says_what_it_is(tmp_path: Path, version: str) -> None:
-    rds = Simulator(tmp_path, version=version)
-    output = await rds.run(":put [/system/resource/get version]")
-    assert output == f"{version} (stable)\r\n"
+@pytest.fixture
+async def rds(tmp_path: Path) -> AsyncIterator[Simulator]:
+    async with Simulator(tmp_path / "rds", pools={"raid10": 2**34}) as simulator:
+        simulator.make_directory("raid10/csi")
+        yield simulator
 
 
-async def test_the_full_version_text_is_kept(tmp_path: Path) -> None:
-    rds = Simulator(tmp_path, version="7.24.4 (stable)")
-    assert await rds.run(":put [/system/resource/get version]") == "7.24.4 (stable)\r\n"
-
-
-async def test_an_upgrade_takes_effect_at_once(tmp_path: Path) -> None:
-    rds = Simulator(tmp_path, version="7.20")
-    line = "/disk/set [find slot=none] nvme-tcp-server-nqn=x"
-    assert "expected end" in await rds.run(line)
-    rds.set_version("7.24")
-    assert await rds.run(line) == ""
-
-
-@pytest.mark.parametrize("text", ["", "7", "seven.one"])
-def test_bad_versions(text: str) -> None:
-    with pytest.raises(ValueError):
-        parse_version(text)
+async def test_interleaving_lets_other_lines_in(rds: Simulator) -> None:
+    await rds.run(DISK)
+    line = (
+        ':if ([/disk/get a comment] = "") do={ /disk/set a comment=NAME; :put won } '
+        "else={ :put lost }"
+    )
+    both = [line.replace("NAME", name) for name in ("x", "y")]
+    outcomes = await asyncio.gather(*(rds.run(text) for text in both))
+    assert sorted(outcomes) == ["lost\r\n", "won\r\n"]
+    await rds.run('/disk/set a comment=""')
+    rds.quirks.interleave = True
+    outcomes = await asyncio.gather(*(rds.run(text) for text in both))
+    assert outcomes == ["won\r\n", "won\r\n"]

@@ -158,7 +158,7 @@ def test_the_simulator_starts_and_ends(bare: Bare) -> None:
 
 
 def test_the_simulator_without_a_target(bare: Bare) -> None:
-    """Here by a folder that cannot be; ``modprobe`` and ``mount`` are in ``test_sim_nvmet``."""
+    """Here by a folder that cannot be; without ``modprobe`` in ``simulator/test_command.py``."""
     done = bare.run("simulate", "--root=/proc/rds")
     no_traceback(done.stderr)
     assert done.returncode == 1

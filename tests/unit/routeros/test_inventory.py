@@ -9,7 +9,7 @@ import pytest
 
 from rds_csi.errors import NotReady, RouterOSError
 from rds_csi.routeros import Session
-from rds_csi.routeros.inventory import Group, Survey, read_clock
+from rds_csi.routeros.inventory import Group, Inventory, read_clock
 from tests.unit.fakes.ssh import FakeRds, Process, succeed
 
 NOON = datetime(2026, 11, 21, 12, 0, 5, tzinfo=UTC)
@@ -59,12 +59,12 @@ def says(text: str) -> Callable[[Process, str, str], Any]:
     return answer
 
 
-async def asked(tmp_path: Path, text: str, question: Callable[[Survey], Any]) -> Any:
+async def asked(tmp_path: Path, text: str, question: Callable[[Inventory], Any]) -> Any:
     async with FakeRds(tmp_path) as rds:
         rds.answer = says(text)
         session = Session(rds.settings())
         try:
-            return await question(Survey(session))
+            return await question(Inventory(session))
         finally:
             await session.close()
 
@@ -78,20 +78,20 @@ async def test_policies_come_as_a_list_or_as_text(tmp_path: Path, policy: str) -
         'user\n[{"name":"csi","group":"g"}]\n'
         f'group\n[{{"name":"other","policy":["full"]}},{{"name":"g","policy":{policy}}}]\n'
     )
-    found = await asked(tmp_path, text, lambda survey: survey.group("csi"))
+    found = await asked(tmp_path, text, lambda inventory: inventory.group("csi"))
     assert found == Group("g", frozenset({"ssh", "read"}))
 
 
 async def test_a_user_that_is_not_listed(tmp_path: Path) -> None:
     text = 'user\n[]\ngroup\n[{"name":"","policy":["ssh"]}]\n'
-    assert await asked(tmp_path, text, lambda survey: survey.group("csi")) is None
+    assert await asked(tmp_path, text, lambda inventory: inventory.group("csi")) is None
 
 
 async def test_the_console_options_of_a_login_are_no_part_of_the_name(tmp_path: Path) -> None:
     async with FakeRds(tmp_path) as rds:
         rds.answer = says("user\n[]\ngroup\n[]\n")
         session = Session(rds.settings())
-        await Survey(session).group("csi+ct80w")
+        await Inventory(session).group("csi+ct80w")
         await session.close()
         assert 'where name="csi"' in rds.commands[0]
 
@@ -102,20 +102,20 @@ async def test_packages_that_are_merely_available_are_not_installed(tmp_path: Pa
         '{"name":"rose-storage","version":"7.24","available":true},'
         '{"name":"container","version":"7.24","disabled":"true"}]\n'
     )
-    found = await asked(tmp_path, text, lambda survey: survey.packages())
+    found = await asked(tmp_path, text, lambda inventory: inventory.packages())
     assert found == {"routeros": "7.24"}
 
 
 async def test_a_disk_without_a_size_is_an_entry_all_the_same(tmp_path: Path) -> None:
     text = 'disks\n[{"slot":"x","type":"file","mount-filesystem":true}]\n'
-    [entry] = await asked(tmp_path, text, lambda survey: survey.entries())
+    [entry] = await asked(tmp_path, text, lambda inventory: inventory.entries())
     assert (entry.disk.slot, entry.disk.size, entry.mountable) == ("x", 0, True)
 
 
 async def test_only_names_of_scratch_files_are_taken_for_them(tmp_path: Path) -> None:
     slot = f"doctor-{'a' * 24}"
     text = f'file\n[{{"name":"raid10/csi/{slot}-12345678.img"}},{{"name":"raid10/other"}}]\n'
-    assert await asked(tmp_path, text, lambda survey: survey.scratch_slots("o")) == [slot]
+    assert await asked(tmp_path, text, lambda inventory: inventory.scratch_slots("o")) == [slot]
 
 
 async def test_a_refusal_is_explained(tmp_path: Path) -> None:
@@ -128,5 +128,5 @@ async def test_a_refusal_is_explained(tmp_path: Path) -> None:
         rds.answer = refuse
         session = Session(rds.settings())
         with pytest.raises(NotReady, match="not enough permissions"):
-            await Survey(session).clock()
+            await Inventory(session).clock()
         await session.close()

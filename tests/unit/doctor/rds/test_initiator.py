@@ -1,4 +1,4 @@
-"""The small NVMe/TCP host against targets that misbehave; a good one is in tests/simulator."""
+"""The small NVMe/TCP host against targets that misbehave; a good one is in tests/rds."""
 
 import asyncio
 import struct

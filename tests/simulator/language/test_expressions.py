@@ -1,0 +1,77 @@
+"""Expressions: what they are worth, as measured on 7.21 and later by others."""
+
+from pathlib import Path
+
+import pytest
+
+from tests.simulator.language.lines import put
+
+
+@pytest.mark.parametrize(
+    ("expression", "text"),
+    [
+        ("(1 + 2 * 3)", "7"),
+        ("(10 / 3)", "3"),
+        ("(-10 / 3)", "-3"),
+        ("(10 % 3)", "1"),
+        ("(9223372036854775807 + 1)", "-9223372036854775808"),
+        ('("5" + 10)', "15"),
+        ("($nothing + 1)", "1"),
+        ('("a" . 1 . true)', "a1true"),
+        ('($nothing . "text")', "text"),
+        ('("abc" = "abc")', "true"),
+        ('("abc" != "abc")', "false"),
+        ('(5 = "5")', "true"),
+        ("(true = 1)", "false"),
+        ('("" = $nothing)', "false"),
+        ("(1 < 2 && 2 < 1)", "false"),
+        ("(1 < 2 and 2 >= 2)", "true"),
+        ("(false || true)", "true"),
+        ("(!true)", "false"),
+        ('("hello" ~ "hel.*")', "true"),
+        ('("hello" ~ "^ello")', "false"),
+        ('("a1" ~ "^[[:alpha:]][[:digit:]]\\$")', "true"),
+        ('("192.168.1.1" ~ "192\\\\.168")', "true"),
+        ("(192.168.1.1 in 192.168.0.0/16)", "true"),
+        ("(10.0.0.1 in 192.168.0.0/16)", "false"),
+        ("({1;2},{3;4})", "1;2;3;4"),
+        ('({"b"=1;"a"={2;3}})', "a=2;3;b=1"),
+        ('({"a"={"b"="c"}}->"a"->"b")', "c"),
+        ("[:len ({})]", "0"),
+        ("[:typeof ({})]", "array"),
+        ("[:typeof []]", "nil"),
+        ("[:typeof $none]", "nothing"),
+        ('[:typeof ({"a"=1}->"b")]', "nothing"),
+        ("[:typeof ({1}->7)]", "nil"),
+        ('[:typeof [:find "abc" "x"]]', "nil"),
+        ('[:find "find the needle here" "needle"]', "9"),
+        ("[:find {1;5;9} 5]", "1"),
+        ('[:tonum "123"]', "123"),
+        ('[:typeof [:tonum "23.8"]]', "nil"),
+        ('[:typeof [:tonum " 1 "]]', "nil"),
+        ("[:typeof [:tonum true]]", "nil"),
+        ("[:tobool 1]", "true"),
+        ('[:typeof [:tobool "yes"]]', "nil"),
+        ("[:tostr {1;2;3}]", "1;2;3"),
+        ('[:totime "1h30m"]', "01:30:00"),
+        ('[:typeof [:totime "x"]]', "nil"),
+        ('[:len [:toarray "a,b,c"]]', "3"),
+        ("[:typeof 100ms]", "time"),
+        ("100ms", "00:00:00.100"),
+        ("1w2d3h", "1w2d03:00:00"),
+        ('[:pick "abcdef" 1 3]', "bc"),
+        ('[:pick "abcdef" 2]', "c"),
+        ("[:pick {1;2;3} 1]", "2"),
+        ("[:pick {1;2;3} 1 3]", "2;3"),
+        ('[:len "\\C3\\A9"]', "2"),
+        ("[:typeof *2B]", "id"),
+        ("[:typeof [:toid *2B]]", "id"),
+        ("[:typeof true]", "bool"),
+        ("[:typeof 0xff]", "num"),
+        ("0xff", "255"),
+        ('"a$(1+2)b$[:len abc]c"', "a3b3c"),
+        ('"\\5F\\_\\t."', "_ \t."),
+    ],
+)
+async def test_values(tmp_path: Path, expression: str, text: str) -> None:
+    assert await put(tmp_path, f":put {expression}") == text
