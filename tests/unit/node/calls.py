@@ -1,5 +1,6 @@
 """The kubelet's calls for one volume, with the defaults of an ordinary one."""
 
+import json
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from tests.unit.fakes.node_host import Disk, FakeHost
 
 VOLUME = "pvc-0123456789abcdef0123456789ab"
 SIZE = 512 * MIB
+OTHER = "pvc-ffffffffffffffffffffffffffff"
 
 
 def nqn(volume: str) -> str:
@@ -158,3 +160,34 @@ class Calls:
         assert reply.volume_health is not None
         assert reply.volume_health.volume_id == self.volume
         return reply.volume_health.health_statuses
+
+
+async def published(host: FakeHost, **how: object) -> Calls:
+    calls = Calls(host=host).but(**how)
+    calls.create("blank" if calls.block else calls.fs_type)
+    await calls.stage()
+    await calls.publish()
+    return calls
+
+
+def mutations(host: FakeHost) -> list[str]:
+    """The programs that were run and change something."""
+    return [
+        call[0] for call in host.calls if call[0] in ("mount", "umount", "blockdev", "resize2fs")
+        or call[:2] == ("probe", "run")
+    ]  # fmt: skip
+
+
+def record(host: FakeHost) -> dict[str, object]:
+    found = json.loads((host.state / f"{VOLUME}.json").read_text())
+    assert isinstance(found, dict)
+    return found
+
+
+def reboot(host: FakeHost) -> None:
+    """Connections and mounts are gone, records are not."""
+    for entry in host.table.entries[2:]:
+        host.table.entries.remove(entry)
+    host.table._write()
+    for each in list(host.connections):
+        host.unplug(each)

@@ -13,16 +13,10 @@ from rds_csi.filesystem.grow import Grower
 from rds_csi.model.access import AccessMode
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.node_host import FINISHED, FakeHost, Killed
-from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
-from tests.unit.node.test_stage import reboot, record
+from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn, reboot, record
 
 KINDS = pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
 LOST = "it had a file system .* lost or remade its file"
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> FakeHost:
-    return FakeHost(tmp_path)
 
 
 @pytest.fixture(params=["ext4", "xfs"])

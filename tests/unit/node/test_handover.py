@@ -1,7 +1,6 @@
 """What was connected and mounted under an older hand-over is given to nobody, and not changed."""
 
 import json
-from pathlib import Path
 
 import pytest
 
@@ -11,11 +10,6 @@ from tests.unit.fakes.node_host import FakeHost, SteppedStore
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
 
 KINDS = pytest.mark.parametrize("kind", ["ext4", "xfs", "block"])
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> FakeHost:
-    return FakeHost(tmp_path)
 
 
 def volume(host: FakeHost, kind: str, generation: int | None = 1) -> Calls:

@@ -10,15 +10,9 @@ from rds_csi.errors import PathNotFound
 from rds_csi.model.health import Ailment, Severity
 from rds_csi.rpc.convert import add_condition
 from tests.unit.fakes.node_host import FakeHost
-from tests.unit.node.calls import VOLUME, Calls, nqn
-from tests.unit.node.test_in_use import OTHER, published
+from tests.unit.node.calls import OTHER, VOLUME, Calls, nqn, published
 
 NQN = nqn(VOLUME)
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> FakeHost:
-    return FakeHost(tmp_path)
 
 
 async def reasons(calls: Calls, *paths: Path) -> dict[str, str]:

@@ -1,19 +1,15 @@
-"""NodePublishVolume and NodeUnpublishVolume."""
+"""NodePublishVolume: what it does, refuses, undoes, and leaves alone."""
 
 import json
-from pathlib import Path
 
 import pytest
 
-from rds_csi.csi import v1 as csi
 from rds_csi.errors import (
     OPEN,
     CommandFailed,
     CommandStuck,
-    DriverError,
     FailedPrecondition,
     Internal,
-    InvalidRequest,
     NotUndone,
     VolumeInUse,
     VolumeMismatch,
@@ -22,14 +18,7 @@ from rds_csi.model.access import AccessMode
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.mounts import DEVTMPFS, Entry
 from tests.unit.fakes.node_host import FakeBlockDevices, FakeHost
-from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
-
-OTHER = "pvc-ffffffffffffffffffffffffffff"
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> FakeHost:
-    return FakeHost(tmp_path)
+from tests.unit.node.calls import OTHER, SIZE, VOLUME, Calls, nqn
 
 
 @pytest.fixture(params=["mount", "block"])
@@ -355,100 +344,6 @@ async def test_a_target_that_cannot_be_made_is_said(calls: Calls) -> None:
     with pytest.raises(FailedPrecondition, match="File exists"):
         await calls.publish()
     assert calls.target_path.read_text() == "a file"
-
-
-# Unpublish
-
-
-async def test_unpublish_of_a_stack_takes_it_all_down(staged: Calls, host: FakeHost) -> None:
-    await staged.publish()
-    host.table.stack(str(staged.target_path))
-    host.table.stack(str(staged.target_path))
-    await staged.unpublish()
-    await staged.unstage()
-    assert host.leaks() == []
-
-
-async def test_data_in_the_target_survives_a_failing_umount(calls: Calls, host: FakeHost) -> None:
-    await calls.publish()
-    (calls.target_path / "precious").write_text("data")
-    host.table.busy.add(str(calls.target_path))
-    with pytest.raises(VolumeInUse, match="busy"):
-        await calls.unpublish()
-    host.refusals["umount"] = Result(32, "", "umount: broken")
-    with pytest.raises(CommandFailed, match="broken"):
-        await calls.unpublish()
-    host.refusals["umount"] = Result(0, "", "")
-    with pytest.raises(Internal, match="unmounted nothing"):
-        await calls.unpublish()
-    assert (calls.target_path / "precious").read_text() == "data"
-
-
-async def test_data_in_an_unmounted_target_is_never_deleted(calls: Calls, host: FakeHost) -> None:
-    await calls.publish()
-    (calls.target_path / "below").mkdir()
-    (calls.target_path / "below" / "precious").write_text("data")
-    with pytest.raises(FailedPrecondition, match="left as it is"):
-        await calls.unpublish()
-    assert host.table.at(str(calls.target_path)) == []
-    assert (calls.target_path / "below" / "precious").read_text() == "data"
-
-
-async def test_a_file_with_content_or_a_link_at_the_target_is_left(calls: Calls) -> None:
-    calls.target_path.write_text("data")
-    with pytest.raises(FailedPrecondition, match="no publish made"):
-        await calls.unpublish()
-    assert calls.target_path.read_text() == "data"
-    calls.target_path.unlink()
-    calls.target_path.symlink_to(calls.stage_path)
-    with pytest.raises(FailedPrecondition, match="no publish made"):
-        await calls.unpublish()
-    assert calls.target_path.is_symlink()
-
-
-async def test_unpublish_of_what_never_was_is_success(host: FakeHost) -> None:
-    await Calls(host=host).unpublish()
-    assert host.steps.passed == []
-
-
-# Requests
-
-
-@pytest.mark.parametrize(
-    ("field", "value", "error"),
-    [
-        ("volume_id", "", InvalidRequest),
-        ("target_path", "", InvalidRequest),
-        ("target_path", "/etc/target", InvalidRequest),
-        ("target_path", "{kubelet}/../target", InvalidRequest),
-        ("target_path", "{kubelet}-evil/target", InvalidRequest),
-        ("target_path", "{kubelet}/stage", InvalidRequest),
-        ("staging_target_path", "", FailedPrecondition),
-        ("staging_target_path", "/mnt", InvalidRequest),
-        ("volume_capability", None, InvalidRequest),
-        ("publish_context", {}, InvalidRequest),
-    ],
-)
-async def test_a_bad_publish_is_refused_before_anything(
-    calls: Calls, host: FakeHost, field: str, value: object, error: type[DriverError]
-) -> None:
-    request = calls.publish_request()
-    given = value.format(kubelet=host.kubelet) if isinstance(value, str) else value
-    setattr(request, field, given)
-    host.steps.passed.clear()
-    with pytest.raises(error):
-        await host.node().node_publish_volume(request)
-    assert host.steps.passed == []
-
-
-@pytest.mark.parametrize("path", ["", "/", "/etc/passwd", "{kubelet}", "{kubelet}-evil/x"])
-async def test_a_bad_unpublish_is_refused(host: FakeHost, path: str) -> None:
-    with pytest.raises(InvalidRequest, match="target_path"):
-        await host.node().node_unpublish_volume(
-            csi.NodeUnpublishVolumeRequest(
-                volume_id=VOLUME, target_path=path.format(kubelet=host.kubelet)
-            )
-        )
 
 
 async def test_the_size_of_the_device_does_not_matter_for_publishing(block: Calls) -> None:

@@ -4,13 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rds_csi.errors import (
-    CommandFailed,
-    ConnectFailed,
-    ConnectRejected,
-    DriverError,
-    NotReady,
-)
+from rds_csi.errors import CommandFailed, ConnectFailed, ConnectRejected, DriverError, NotReady
 from rds_csi.nvme.cli_errors import connect_error, says_already_connected, says_unknown_option
 from tests.unit.fakes.sysfs import FakeSysfs
 from tests.unit.nvme.kernel import TARGET, A, Kernel

@@ -5,9 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from rds_csi.errors import (
-    ConnectFailed,
-)
+from rds_csi.errors import ConnectFailed
 from rds_csi.nvme.child import Prover
 from rds_csi.nvme.proven import NOT_OURS
 from rds_csi.nvme.readiness import Readiness, Timings, device_number

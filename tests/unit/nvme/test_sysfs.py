@@ -193,3 +193,33 @@ def test_ipv6_address(tree: FakeSysfs) -> None:
     tree.connect(A, address="2001:db8::1", port=4421)
     (controller,) = look(tree).controllers()
     assert (controller.address, controller.port) == ("2001:db8::1", 4421)
+
+
+async def test_a_subsystem_with_another_number_than_its_controller_is_found(tmp_path: Path) -> None:
+    tree = FakeSysfs(tmp_path)
+    for nqn in ("nqn.2014-08.org.nixos:boot-disk", A, B):
+        tree.connect(nqn)
+    tree.disconnect("nvme0")
+    # The first subsystem's number is taken by a second controller of another.
+    tree.connect(B)
+    seen = {each.name: each.subsystem for each in Sysfs(tree.sys).controllers()}
+    assert seen == {
+        "nvme0": "nvme-subsys2",
+        "nvme1": "nvme-subsys1",
+        "nvme2": "nvme-subsys2",
+    }
+
+
+@pytest.mark.parametrize("multipath", [True, False])
+def test_whose_a_device_is_its_number_and_its_name_tell(tmp_path: Path, multipath: bool) -> None:
+    tree = FakeSysfs(tmp_path, multipath=multipath)
+    tree.connect(A)
+    part = tree.add_partition("nvme0n1")
+    sysfs = Sysfs(tree.sys)
+    for block in ("nvme0n1", part):
+        assert sysfs.owner(tree.devno(block)) == A
+        assert sysfs.owner_of_node(block) == A
+    assert sysfs.owner((8, 1)) == ""
+    # What a bind mount of a node that is gone shows: its name may be another volume's by now.
+    for name in ("", "nvme9n1", "nvme0n1//deleted", "../nvme/nvme0/nvme0n1"):
+        assert sysfs.owner_of_node(name) == ""

@@ -225,21 +225,6 @@ async def test_what_is_taken_down_is_looked_at_again_at_that_moment(host: Host) 
     assert len(host.sysfs.controllers()) == ALL
 
 
-async def test_a_subsystem_with_another_number_than_its_controller_is_found(tmp_path: Path) -> None:
-    tree = FakeSysfs(tmp_path)
-    for number in range(3):
-        tree.connect(f"{PREFIX}:{volume(number)}")
-    tree.disconnect("nvme0")
-    # The first subsystem's number is taken by a second controller of another.
-    tree.connect(f"{PREFIX}:{volume(2)}")
-    seen = {each.name: each.subsystem for each in Sysfs(tree.sys).controllers()}
-    assert seen == {
-        "nvme0": "nvme-subsys2",
-        "nvme1": "nvme-subsys1",
-        "nvme2": "nvme-subsys2",
-    }
-
-
 async def test_looks_are_taken_one_at_a_time_and_off_the_event_loop(host: Host) -> None:
     """The loop goes on while a look hangs, and a second look does not begin meanwhile."""
     go, began = threading.Event(), threading.Semaphore(0)
@@ -263,18 +248,3 @@ async def test_looks_are_taken_one_at_a_time_and_off_the_event_loop(host: Host) 
         f"{PREFIX}:{volume(1)}",
         f"{PREFIX}:{volume(2)}",
     )
-
-
-@pytest.mark.parametrize("multipath", [True, False])
-def test_whose_a_device_is_its_number_and_its_name_tell(tmp_path: Path, multipath: bool) -> None:
-    tree = FakeSysfs(tmp_path, multipath=multipath)
-    tree.connect(f"{PREFIX}:{volume(1)}")
-    part = tree.add_partition("nvme0n1")
-    sysfs = Sysfs(tree.sys)
-    for block in ("nvme0n1", part):
-        assert sysfs.owner(tree.devno(block)) == f"{PREFIX}:{volume(1)}"
-        assert sysfs.owner_of_node(block) == f"{PREFIX}:{volume(1)}"
-    assert sysfs.owner((8, 1)) == ""
-    # What a bind mount of a node that is gone shows: its name may be another volume's by now.
-    for name in ("", "nvme9n1", "nvme0n1//deleted", "../nvme/nvme0/nvme0n1"):
-        assert sysfs.owner_of_node(name) == ""

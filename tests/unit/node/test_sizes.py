@@ -1,4 +1,4 @@
-"""A volume in use: NodeGetVolumeStats and NodeExpandVolume; and what the node says of itself."""
+"""A volume in use: NodeGetVolumeStats and NodeExpandVolume."""
 
 import asyncio
 from pathlib import Path
@@ -25,23 +25,7 @@ from rds_csi.nvme.sysfs import Namespace
 from rds_csi.runtime.causes import collect
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.node_host import Disk, FakeHost
-from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
-
-OTHER = "pvc-ffffffffffffffffffffffffffff"
-
-
-@pytest.fixture
-def host(tmp_path: Path) -> FakeHost:
-    return FakeHost(tmp_path)
-
-
-async def published(host: FakeHost, **how: object) -> Calls:
-    calls = Calls(host=host).but(**how)
-    calls.create("blank" if calls.block else calls.fs_type)
-    await calls.stage()
-    await calls.publish()
-    return calls
-
+from tests.unit.node.calls import OTHER, SIZE, VOLUME, Calls, nqn, published
 
 # Stats
 
@@ -276,18 +260,6 @@ async def test_a_device_that_goes_away_meanwhile_is_said(
     monkeypatch.setattr(host, "rescan", vanish)
     with pytest.raises(Unavailable, match="gone"):
         await calls.expand(SIZE)
-
-
-# The node
-
-
-async def test_the_node_says_who_it_is_and_what_it_offers(host: FakeHost) -> None:
-    info = await host.node().node_get_info(csi.NodeGetInfoRequest())
-    assert (info.node_id, info.max_volumes_per_node) == ("node-1", 7)
-    reply = await host.node().node_get_capabilities(csi.NodeGetCapabilitiesRequest())
-    offered = {int(each.rpc.type) for each in reply.capabilities if each.rpc is not None}
-    volume_condition = 4  # of CSI 1.12, for kubelets that know no other
-    assert offered == {1, 2, 3, volume_condition, 5, 7, 8}
 
 
 @pytest.mark.looptime
