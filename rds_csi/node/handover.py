@@ -40,13 +40,18 @@ class Handovers:
         """Make sure that what a stage finds connected is of ``generation``.
 
         An older connection that nothing uses is taken down: neither its session nor its page
-        cache are used again. Raises :class:`FailedPrecondition` where it is in use.
+        cache are used again. Raises :class:`FailedPrecondition` where it is in use, or where the
+        call is of an older one than the connection.
+
+        Where nothing is connected, there is nothing to keep apart: a record that a reboot left may
+        name a later generation than an RDS that was restored from a backup, and nobody would ever
+        ask for an unstage.
         """
         if not (why := mismatch(record, generation)):
             return
         nqns = self._volumes.nqns(volume)
         places = self._uses.places(volume)
-        if places or _outdated(record, generation):
+        if places or (nqns and _outdated(record, generation)):
             await self._refuse(volume, generation, record, why, places)
         if nqns:
             log.warning("connected under another generation", volume=volume, why=why)

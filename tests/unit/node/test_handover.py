@@ -8,6 +8,7 @@ from rds_csi.errors import FailedPrecondition, InvalidRequest, VolumeInUse
 from rds_csi.model.access import AccessMode
 from tests.unit.fakes.node_host import FakeHost, SteppedStore
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
+from tests.unit.node.test_stage import reboot
 
 KINDS = pytest.mark.parametrize("kind", ["ext4", "xfs", "block"])
 
@@ -192,6 +193,23 @@ async def test_an_outdated_call_is_refused(host: FakeHost, kind: str) -> None:
     host.table.run(["umount", str(calls.target_path)])
     host.table.run(["umount", str(calls.stage_path)])
     await refused(calls.but(generation=2), publish=False)
+
+
+@KINDS
+async def test_a_record_that_a_reboot_left_refuses_no_restored_volume(
+    host: FakeHost, kind: str
+) -> None:
+    """The RDS was restored from a backup, and counts from there: no unstage would ever come."""
+    calls = volume(host, kind, 15)
+    await calls.stage()
+    await calls.publish()
+    reboot(host)
+    restored = calls.but(generation=13)
+    await restored.stage()
+    await restored.publish()
+    assert record(host)["generation"] == 13
+    assert await restored.health() == []
+    await refused(calls)
 
 
 @KINDS
