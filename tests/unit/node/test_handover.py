@@ -181,6 +181,49 @@ async def test_a_volume_that_was_never_handed_over_goes_on_after_an_upgrade(
     await refused(calls.but(generation=1))
 
 
+def of_an_older_plugin(host: FakeHost) -> None:
+    """Its record, without what it does not know."""
+    found = record(host)
+    for name in ("generation", "superseded", "lost", "ungrown"):
+        del found[name]
+    (host.state / f"{VOLUME}.json").write_text(json.dumps(found))
+
+
+@KINDS
+async def test_an_upgrade_disturbs_no_running_pod(host: FakeHost, kind: str) -> None:
+    """Attached and staged before; its attachment keeps the context without a number for good."""
+    calls = volume(host, kind, None)
+    await calls.stage()
+    await calls.publish()
+    of_an_older_plugin(host)
+    await calls.stage()
+    await calls.publish()
+    second = calls.but(target_name="second")
+    await second.publish()
+    assert await calls.health() == []
+    calls.disk.size = 2 * SIZE
+    host.rescans_until_seen = 1
+    assert await calls.expand(2 * SIZE) == 2 * SIZE
+    await second.unpublish()
+    await taken_down_and_used_anew(calls.but(generation=1))
+
+
+@KINDS
+async def test_what_an_older_plugin_staged_runs_on_and_is_given_anew_once_unstaged(
+    host: FakeHost, kind: str
+) -> None:
+    """The controller was upgraded first, or the node rolled back: the generation is not known."""
+    calls = volume(host, kind, 3)
+    await calls.stage()
+    await calls.publish()
+    of_an_older_plugin(host)
+    assert await calls.health() == []
+    assert await calls.stats()
+    await refused(calls.but(target_name="second"))
+    await taken_down_and_used_anew(calls)
+    await calls.but(target_name="second").publish()
+
+
 @KINDS
 async def test_an_outdated_call_is_refused(host: FakeHost, kind: str) -> None:
     calls = volume(host, kind, 3)
