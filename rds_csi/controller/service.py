@@ -32,8 +32,15 @@ from rds_csi.model.contexts import ADDRESS_KEY, Published, Target, volume_contex
 from rds_csi.model.node_id import check_node
 from rds_csi.model.parameters import VolumeParameters
 from rds_csi.model.record import Record, owner_tag
-from rds_csi.model.volume import CapacityRange, check_name, is_volume_id, largest_size, volume_id
-from rds_csi.routeros import Disk, Disks, ailments, size_unknown
+from rds_csi.model.volume import (
+    CapacityRange,
+    check_name,
+    check_volume_id,
+    is_volume_id,
+    largest_size,
+    volume_id,
+)
+from rds_csi.routeros import Disk, Disks, problems, size_unknown
 from rds_csi.rpc import convert
 from rds_csi.runtime.clock import Clock, SystemClock
 
@@ -143,7 +150,7 @@ class Controller(csi.ControllerBase):
         The node always has to follow: a file system that was not grown after an earlier call
         would otherwise stay small for ever.
         """
-        slot = _existing(message.volume_id)
+        slot = check_volume_id(message.volume_id)
         if message.capacity_range is None:
             raise InvalidRequest("capacity_range is missing", volume=slot)
         capacity = convert.capacity_range(message.capacity_range)
@@ -175,7 +182,7 @@ class Controller(csi.ControllerBase):
         if not message.node_id:
             raise InvalidRequest("node_id is missing")
         capability = convert.supported(message.volume_capability)
-        slot = _existing(message.volume_id)
+        slot = check_volume_id(message.volume_id)
         node = check_node(self._settings.cluster_id, message.node_id)
 
         def admitted(record: Record) -> Record:
@@ -240,7 +247,7 @@ class Controller(csi.ControllerBase):
         """One volume and the nodes that have it."""
         disk = await self._disk(message.volume_id)
         status = csi.ControllerGetVolumeResponseVolumeStatus(published_node_ids=_nodes(disk))
-        convert.add_condition(status, ailments(disk))
+        convert.add_condition(status, problems(disk))
         return csi.ControllerGetVolumeResponse(volume=_volume(disk), status=status)
 
     async def list_volumes(self, message: csi.ListVolumesRequest) -> csi.ListVolumesResponse:
@@ -249,7 +256,7 @@ class Controller(csi.ControllerBase):
         entries = []
         for disk in disks:
             status = csi.ListVolumesResponseVolumeStatus(published_node_ids=_nodes(disk))
-            convert.add_condition(status, ailments(disk))
+            convert.add_condition(status, problems(disk))
             entries.append(csi.ListVolumesResponseEntry(volume=_volume(disk), status=status))
         return csi.ListVolumesResponse(entries=entries, next_token=token)
 
@@ -259,7 +266,7 @@ class Controller(csi.ControllerBase):
         """What is wrong with one volume."""
         disk = await self._disk(message.volume_id)
         return csi.ControllerGetVolumeHealthResponse(
-            volume_health=convert.volume_health(disk.slot, ailments(disk))
+            volume_health=convert.volume_health(disk.slot, problems(disk))
         )
 
     async def controller_list_volume_health(
@@ -267,15 +274,15 @@ class Controller(csi.ControllerBase):
     ) -> csi.ControllerListVolumeHealthResponse:
         """The volumes with which something is wrong, a page at a time."""
         disks, token = await self._listing.page(
-            message.starting_token, message.max_entries, only=lambda disk: bool(ailments(disk))
+            message.starting_token, message.max_entries, only=lambda disk: bool(problems(disk))
         )
         return csi.ControllerListVolumeHealthResponse(
-            entries=[convert.volume_health(disk.slot, ailments(disk)) for disk in disks],
+            entries=[convert.volume_health(disk.slot, problems(disk)) for disk in disks],
             next_token=token,
         )
 
     async def _disk(self, slot: str) -> Disk:
-        disk = await self._disks.get(_existing(slot))
+        disk = await self._disks.get(check_volume_id(slot))
         self._records.remember(disk)
         return disk
 
@@ -319,13 +326,6 @@ class Controller(csi.ControllerBase):
 def _required(slot: str) -> str:
     if not slot:
         raise InvalidRequest("volume_id is missing")
-    return slot
-
-
-def _existing(slot: str) -> str:
-    """The id, if a volume could have it: any other is of no volume (never sent to the RDS)."""
-    if not is_volume_id(_required(slot)):
-        raise VolumeNotFound("no volume has such an id", volume=slot[:128])
     return slot
 
 

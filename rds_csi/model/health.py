@@ -1,7 +1,7 @@
 """What can be wrong with a volume or with the storage behind it, in words for an operator.
 
-CSI 1.13 reports health as a list of ailments, empty for healthy. A reason is a CamelCase word
-that stays the same as long as the condition does; no two ailments of one volume share it.
+CSI 1.13 reports health as a list of problems, empty for healthy. A reason is a CamelCase word
+that stays the same as long as the condition does; no two problems of one volume share it.
 """
 
 from dataclasses import dataclass
@@ -24,7 +24,7 @@ class StorageSeverity(IntEnum):
 
 
 @dataclass(frozen=True, slots=True)
-class Ailment:
+class Problem:
     """One thing that is wrong with a volume: how bad, which, and what to do about it."""
 
     severity: Severity
@@ -33,7 +33,7 @@ class Ailment:
 
 
 @dataclass(frozen=True, slots=True)
-class StorageAilment:
+class StorageProblem:
     """One thing that is wrong between this node and the storage."""
 
     severity: StorageSeverity
@@ -41,7 +41,7 @@ class StorageAilment:
     message: str
 
 
-def summary(ailments: list[Ailment]) -> str:
+def summary(problems: list[Problem]) -> str:
     """All of it in one line, worst first; empty when nothing is wrong."""
-    ordered = sorted(ailments, key=lambda each: -each.severity)
+    ordered = sorted(problems, key=lambda each: -each.severity)
     return "; ".join(f"{each.reason}: {each.message}" for each in ordered)

@@ -10,7 +10,7 @@ import re
 from dataclasses import dataclass
 from typing import Final, Self
 
-from rds_csi.errors import InvalidRequest, SizeOutOfRange
+from rds_csi.errors import InvalidRequest, SizeOutOfRange, VolumeNotFound
 
 MIB: Final = 1024**2
 
@@ -51,6 +51,19 @@ def volume_id(name: str) -> str:
 def is_volume_id(text: str) -> bool:
     """Whether we make such ids, or the Go driver did (``pvc-<uuid>``): nothing else is a volume."""
     return bool(_OUR_ID.fullmatch(text)) or is_legacy_id(text)
+
+
+def check_volume_id(volume: str) -> str:
+    """The id of a request, if a volume could have it: it names files, NQNs and slots.
+
+    Raises :class:`InvalidRequest` where it is missing, :class:`VolumeNotFound` where no volume has
+    such an id: it is never sent to the RDS, nor looked for on the node.
+    """
+    if not volume:
+        raise InvalidRequest("volume_id is missing")
+    if not is_volume_id(volume):
+        raise VolumeNotFound("no volume has such an id", volume=volume[:128])
+    return volume
 
 
 def is_legacy_id(text: str) -> bool:

@@ -7,7 +7,8 @@ from collections.abc import Iterator
 
 from rds_csi.errors import PathNotFound
 from rds_csi.filesystem.devices import BlockDevices
-from rds_csi.model.health import Ailment, Severity, StorageAilment, StorageSeverity
+from rds_csi.model.health import Problem, Severity, StorageProblem, StorageSeverity
+from rds_csi.node.judge import Link, Shown, judge_link, judge_mount
 from rds_csi.node.look import Look, Looks
 from rds_csi.node.sizes import Inspector
 from rds_csi.node.staging import StagedVolume, StagingStore
@@ -32,11 +33,11 @@ class HealthCheck:
         self._inspector = inspector
         self._store = store
 
-    async def volume(self, volume: str, *paths: str) -> list[Ailment]:
+    async def volume(self, volume: str, *paths: str) -> list[Problem]:
         """:meth:`seen`, by a look of its own."""
         return await self.seen(await self._looks.at(volume), volume, *paths)
 
-    async def seen(self, look: Look, volume: str, *paths: str) -> list[Ailment]:
+    async def seen(self, look: Look, volume: str, *paths: str) -> list[Problem]:
         """What is wrong with the volume and with what is mounted at ``paths``, by one look.
 
         Raises :class:`PathNotFound` for a volume that this node does not have, and for a path
@@ -55,16 +56,16 @@ class HealthCheck:
         unique = {(each.severity, each.reason): each for each in found}
         return list(unique.values())
 
-    async def storage(self) -> list[StorageAilment]:
+    async def storage(self) -> list[StorageProblem]:
         """What is wrong between this node and the targets its volumes are on."""
         by_target: dict[str, list[Controller]] = {}
         for controller in await self._looks.all_controllers():
             target = f"{controller.address}:{controller.port}"
             by_target.setdefault(target, []).append(controller)
         return [
-            ailment
+            problem
             for target, controllers in sorted(by_target.items())
-            if (ailment := _of_target(target, controllers)) is not None
+            if (problem := _of_target(target, controllers)) is not None
         ]
 
     def _require_known(
@@ -81,29 +82,27 @@ class HealthCheck:
             return ""
         return self._inspector.shown(look.mounts, path, look.namespace)
 
-    def _at_path(self, path: str, look: Look, record: StagedVolume | None) -> Iterator[Ailment]:
-        mounted = look.mounts.at(path)
-        if not mounted:
-            # A raw block volume that the Go driver published is a device node, not a mount.
-            if _expected(path, record) and not self._shown(look, path):
-                yield Ailment(
-                    Severity.INACCESSIBLE,
-                    "MountLost",
-                    f"nothing is mounted at {path} any more; {_RESTART}",
-                )
-            return
-        namespace = look.namespace
-        if namespace is None or not self._shown(look, path):
-            yield Ailment(
+    def _at_path(self, path: str, look: Look, record: StagedVolume | None) -> Iterator[Problem]:
+        shown = self._shown(look, path)
+        verdict = Shown.WELL
+        if shown != "device":
+            numbers = [look.namespace.devno] if look.namespace is not None else []
+            writable = record is not None and not record.read_only
+            verdict = judge_mount(look.mounts.at(path), numbers, writable=writable)
+        if verdict is Shown.NOTHING and _expected(path, record):
+            yield Problem(
+                Severity.INACCESSIBLE,
+                "MountLost",
+                f"nothing is mounted at {path} any more; {_RESTART}",
+            )
+        elif verdict is Shown.STALE:
+            yield Problem(
                 Severity.INACCESSIBLE,
                 "StaleMount",
                 f"what is mounted at {path} is not the volume's present device; {_RESTART}",
             )
-            return
-        mount = mounted[-1]
-        writable = record is not None and not record.read_only
-        if writable and mount.devno == namespace.devno and mount.file_system_read_only:
-            yield Ailment(
+        elif verdict is Shown.READ_ONLY:
+            yield Problem(
                 Severity.DEGRADED,
                 "FileSystemReadOnly",
                 f"the kernel made the file system at {path} read-only after an error; see the "
@@ -118,11 +117,11 @@ def _expected(path: str, record: StagedVolume | None) -> bool:
     return published or (bool(record.fs_type) and path == record.staging_path)
 
 
-def _of_record(record: StagedVolume | None) -> Iterator[Ailment]:
+def _of_record(record: StagedVolume | None) -> Iterator[Problem]:
     if record is None:
         return
     if record.ungrown:
-        yield Ailment(
+        yield Problem(
             Severity.DEGRADED,
             "NotGrown",
             "its file system is smaller than its device and could not be grown; it is tried again "
@@ -130,7 +129,7 @@ def _of_record(record: StagedVolume | None) -> Iterator[Ailment]:
         )
     if record.superseded is not None:
         known = "an unknown one" if record.generation is None else str(record.generation)
-        yield Ailment(
+        yield Problem(
             Severity.DEGRADED,
             "StaleGeneration",
             f"it is mounted since generation {known} of its hand-overs, and at "
@@ -138,39 +137,40 @@ def _of_record(record: StagedVolume | None) -> Iterator[Ailment]:
         )
 
 
-def _of_connection(look: Look) -> Iterator[Ailment]:
+def _of_connection(look: Look) -> Iterator[Problem]:
     controllers = look.controllers
-    if not controllers:
-        yield Ailment(
+    link = judge_link(controllers, device=look.namespace is not None)
+    if link is Link.GONE:
+        yield Problem(
             Severity.INACCESSIBLE,
             "NotConnected",
             "the kernel gave the NVMe connection up: ctrlLossTmo was over or, on Linux 6.10 and "
             f"newer, the target said that it has no such export; {_RESTART}",
         )
-    elif not any(controller.live for controller in controllers):
+    elif link is Link.WAITING:
         states = ", ".join(
             f"{each.name} to {each.address}:{each.port} is {each.state}, "
             f"tried again every {each.reconnect_delay or '?'} s, given up after "
             f"{'no time' if each.ctrl_loss_tmo == 'off' else each.ctrl_loss_tmo + ' s'}"
             for each in controllers
         )
-        yield Ailment(Severity.INACCESSIBLE, "Reconnecting", f"I/O waits: {states}")
-    elif look.namespace is None:
-        yield Ailment(
+        yield Problem(Severity.INACCESSIBLE, "Reconnecting", f"I/O waits: {states}")
+    elif link is Link.EMPTY:
+        yield Problem(
             Severity.INACCESSIBLE,
             "NamespaceMissing",
             "connected, but the RDS exports no disk under this name; look at /disk there",
         )
 
 
-def _of_target(target: str, controllers: list[Controller]) -> StorageAilment | None:
+def _of_target(target: str, controllers: list[Controller]) -> StorageProblem | None:
     live = sum(controller.live for controller in controllers)
     if live == len(controllers):
         return None
     words = f"{live} of {len(controllers)} connections to {target} are live"
     if live:
-        return StorageAilment(StorageSeverity.DEGRADED, "ConnectionsLost", words)
-    return StorageAilment(
+        return StorageProblem(StorageSeverity.DEGRADED, "ConnectionsLost", words)
+    return StorageProblem(
         StorageSeverity.UNREACHABLE,
         "TargetUnreachable",
         f"{words}; is the RDS up, and the network between?",

@@ -22,6 +22,7 @@ from rds_csi.model.access import Capability
 from rds_csi.model.contexts import Published, Target, has_source
 from rds_csi.model.health import Severity
 from rds_csi.model.parameters import ConnectionConfig
+from rds_csi.model.volume import check_volume_id
 from rds_csi.node.connected import Volumes, check_target
 from rds_csi.node.contents import Contents
 from rds_csi.node.handover import Handovers
@@ -31,7 +32,6 @@ from rds_csi.node.ports import NodePorts
 from rds_csi.node.publish import Publisher
 from rds_csi.node.sizes import Inspector
 from rds_csi.node.stage import Stager
-from rds_csi.node.staging import check_volume_id
 from rds_csi.node.uses import Uses
 from rds_csi.node.wanted import Publish, Stage
 from rds_csi.rpc import convert
@@ -208,12 +208,12 @@ class Node(csi.NodeBase):
         volume = check_volume_id(message.volume_id)
         path = self._existing(message.volume_path, volume)
         look = await self._looks.at(volume)
-        ailments = await self._health.seen(look, volume, path)
+        problems = await self._health.seen(look, volume, path)
         usage: list[csi.VolumeUsage] = []
-        if all(each.severity is not Severity.INACCESSIBLE for each in ailments):
+        if all(each.severity is not Severity.INACCESSIBLE for each in problems):
             usage = _usage(await self._inspector.stats(look, volume, path))
         response = csi.NodeGetVolumeStatsResponse(usage=usage)
-        convert.add_condition(response, ailments)
+        convert.add_condition(response, problems)
         return response
 
     async def node_get_volume_health(
@@ -223,9 +223,9 @@ class Node(csi.NodeBase):
         volume = check_volume_id(message.volume_id)
         given = (message.volume_publish_path, message.staging_target_path)
         paths = [self._existing(path, volume) for path in given if path]
-        ailments = await self._health.volume(volume, *paths)
+        problems = await self._health.volume(volume, *paths)
         return csi.NodeGetVolumeHealthResponse(
-            volume_health=convert.volume_health(volume, ailments)
+            volume_health=convert.volume_health(volume, problems)
         )
 
     async def node_get_storage_health(

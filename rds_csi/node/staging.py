@@ -10,7 +10,6 @@ import asyncio
 import builtins
 import json
 import os
-import re
 from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -20,12 +19,11 @@ import aiofiles
 import aiofiles.os
 import structlog
 
-from rds_csi.errors import InvalidRequest
+from rds_csi.model.volume import check_volume_id, is_volume_id
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
-_NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,127}")
 _VERSION: Final = 1
 _LARGEST: Final = 1024 * 1024
 """Bytes; a file beyond that is not ours."""
@@ -150,15 +148,6 @@ _FIELDS: Final[Mapping[str, Callable[[Any], Any]]] = {
 }
 
 
-def check_volume_id(volume: str) -> str:
-    """The id, if it can be the name of a file and the end of an NQN; else InvalidRequest."""
-    if not volume:
-        raise InvalidRequest("volume_id is missing")
-    if not _NAME.fullmatch(volume):
-        raise InvalidRequest(f"volume_id {volume[:128]!r} is none of this driver")
-    return volume
-
-
 class StagingStore:
     """The files of one state directory."""
 
@@ -220,7 +209,7 @@ class StagingStore:
         except FileNotFoundError:
             return []
         volumes = (name.removesuffix(".json") for name in names if name.endswith(".json"))
-        return sorted(volume for volume in volumes if _NAME.fullmatch(volume))
+        return sorted(volume for volume in volumes if is_volume_id(volume))
 
     def _path(self, volume: str) -> Path:
         return self._directory / f"{check_volume_id(volume)}.json"

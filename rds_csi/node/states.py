@@ -9,6 +9,7 @@ from typing import Final
 import structlog
 
 from rds_csi.filesystem.mounts import Mounts, MountTable
+from rds_csi.node.judge import Link, Shown, judge_link, judge_mount
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.nvme.sysfs import Controller, Sysfs
 
@@ -21,6 +22,7 @@ NO_DEVICE: Final = "no_device"
 DISCONNECTED: Final = "disconnected"
 LEFT_OVER: Final = "left_over"
 _WELL: Final = frozenset({LIVE, LEFT_OVER})
+_MOUNT_STATES: Final = {Shown.STALE: STALE_MOUNT, Shown.READ_ONLY: READ_ONLY}
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,19 +85,19 @@ class VolumeStates:
     def _state(
         self, staged: StagedVolume, connections: list[Controller], mounts: MountTable
     ) -> str:
-        if not connections:
-            points = (staged.staging_path, *(path for path, _ in staged.targets))
-            return DISCONNECTED if any(map(mounts.at, points)) else LEFT_OVER
         live = [controller for controller in connections if controller.live]
-        if not live:
-            # "deleting (no IO)" is a stage of deleting.
-            return connections[0].state.partition(" ")[0]
         devices = {device.devno for device in self._sysfs.devices(live)}
-        if not devices:
-            return NO_DEVICE
-        mounted = mounts.at(staged.staging_path) if staged.fs_type else []
-        if mounted and mounted[-1].devno not in devices:
-            return STALE_MOUNT
-        if mounted and mounted[-1].file_system_read_only and not staged.read_only:
-            return READ_ONLY
-        return LIVE
+        match judge_link(connections, device=bool(devices)):
+            case Link.GONE:
+                points = (staged.staging_path, *(path for path, _ in staged.targets))
+                return DISCONNECTED if any(map(mounts.at, points)) else LEFT_OVER
+            case Link.WAITING:
+                # "deleting (no IO)" is a stage of deleting.
+                return connections[0].state.partition(" ")[0]
+            case Link.EMPTY:
+                return NO_DEVICE
+            case Link.LIVE:
+                mounted = mounts.at(staged.staging_path) if staged.fs_type else []
+                return _MOUNT_STATES.get(
+                    judge_mount(mounted, devices, writable=not staged.read_only), LIVE
+                )

@@ -1,7 +1,7 @@
 """The RDS as the driver sees it: volumes, over one SSH connection to RouterOS."""
 
 from rds_csi.routeros.disk import Capacity, Disk
-from rds_csi.routeros.disk_health import ailments
+from rds_csi.routeros.disk_health import problems
 from rds_csi.routeros.disks import Disks
 from rds_csi.routeros.failures import size_unknown
 from rds_csi.routeros.session import Session
@@ -15,6 +15,6 @@ __all__ = [
     "Session",
     "SessionSettings",
     "System",
-    "ailments",
+    "problems",
     "size_unknown",
 ]

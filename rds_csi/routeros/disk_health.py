@@ -1,16 +1,16 @@
 """What is wrong with a volume, as far as its entry on the RDS shows it."""
 
-from rds_csi.model.health import Ailment, Severity
+from rds_csi.model.health import Problem, Severity
 from rds_csi.routeros.disk import Disk
 
 
-def ailments(disk: Disk) -> list[Ailment]:
+def problems(disk: Disk) -> list[Problem]:
     """What is wrong with the volume; nothing, where its entry is as we left it."""
     found = []
     published = disk.record is not None and bool(disk.record.nodes)
     if published and not disk.exported:
         found.append(
-            Ailment(
+            Problem(
                 Severity.INACCESSIBLE,
                 "NotExported",
                 "published, but the RDS does not export it; somebody turned nvme-tcp-export off "
@@ -19,7 +19,7 @@ def ailments(disk: Disk) -> list[Ailment]:
         )
     if disk.size <= 0:
         found.append(
-            Ailment(
+            Problem(
                 Severity.INACCESSIBLE,
                 "BackingFileUnavailable",
                 f"the RDS shows no size; is the pool of {disk.file_path} mounted, the file there?",
@@ -27,7 +27,7 @@ def ailments(disk: Disk) -> list[Ailment]:
         )
     if not disk.nqn.endswith(f":{disk.slot}"):
         found.append(
-            Ailment(
+            Problem(
                 Severity.INACCESSIBLE,
                 "ExportRenamed",
                 f"it is exported under the name {disk.nqn!r}, which no node looks for",

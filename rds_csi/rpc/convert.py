@@ -11,7 +11,7 @@ import betterproto2
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import InvalidRequest
 from rds_csi.model.access import AccessMode, Capability
-from rds_csi.model.health import Ailment, summary
+from rds_csi.model.health import Problem, summary
 from rds_csi.model.volume import CapacityRange
 
 
@@ -66,7 +66,7 @@ def capacity_range(message: csi.CapacityRange | None) -> CapacityRange:
     return CapacityRange(message.required_bytes, message.limit_bytes).check()
 
 
-def volume_health(volume_id: str, ailments: Sequence[Ailment]) -> csi.VolumeHealth:
+def volume_health(volume_id: str, problems: Sequence[Problem]) -> csi.VolumeHealth:
     """The health of one volume, as CSI 1.13 has it."""
     return csi.VolumeHealth(
         volume_id=volume_id,
@@ -76,7 +76,7 @@ def volume_health(volume_id: str, ailments: Sequence[Ailment]) -> csi.VolumeHeal
                 reason=each.reason,
                 message=each.message,
             )
-            for each in ailments
+            for each in problems
         ],
     )
 
@@ -88,14 +88,14 @@ _CONDITION_FIELD = b"\x12"
 """Field 2, length-delimited: where ``VolumeCondition`` stood, and where it is still looked for."""
 
 
-def add_condition(message: betterproto2.Message, ailments: Sequence[Ailment]) -> None:
+def add_condition(message: betterproto2.Message, problems: Sequence[Problem]) -> None:
     """Add the ``VolumeCondition`` of CSI 1.12 to a message that had one.
 
     Kubelets and health monitors before Kubernetes 1.37 know no other word of a volume's health.
     The field is gone from the proto file, so it is written as an unknown one.
     """
-    text = summary(list(ailments)).encode()[:_LONGEST_CONDITION] or b"healthy"
-    condition = (b"\x08\x01" if ailments else b"") + b"\x12" + _length(text) + text
+    text = summary(list(problems)).encode()[:_LONGEST_CONDITION] or b"healthy"
+    condition = (b"\x08\x01" if problems else b"") + b"\x12" + _length(text) + text
     message._unknown_fields += _CONDITION_FIELD + _length(condition) + condition  # noqa: SLF001
 
 

@@ -180,7 +180,7 @@ def test_every_health_reason_has_its_advice() -> None:
         for node in sources()
         if isinstance(node, ast.Call)
         and isinstance(node.func, ast.Name)
-        and node.func.id in ("Ailment", "StorageAilment")
+        and node.func.id in ("Problem", "StorageProblem")
     }
     documented = [cell.strip("`") for cell in table("What each health reason means")]
     assert len(reasons) > 8

@@ -12,7 +12,7 @@ from rds_csi.doctor.rds.login import connect
 from rds_csi.doctor.rds.scratch import Bench, round_trip
 from rds_csi.doctor.rds.unknowns import Finding, findings
 from rds_csi.model.volume import GIB, MINIMUM_SIZE
-from rds_csi.routeros import Capacity, Disks, Session, System, ailments
+from rds_csi.routeros import Capacity, Disks, Session, System, problems
 from rds_csi.routeros.inventory import Entry, Inventory
 
 POLICIES: Final = frozenset({"ssh", "read", "write", "test"})
@@ -192,9 +192,9 @@ def _check_entries(checks: Checks, entries: list[Entry], owner: str, path: str) 
             f"RouterOS mounts what it finds in {_some(mountable)}, beside the node that uses it",
             f"unpublish, then /disk/set {mountable[0]} mount-filesystem=no",
         )
-    sick = [(entry.disk.slot, each) for entry in ours for each in ailments(entry.disk)]
-    for slot, ailment in sick[:_SHOWN]:
-        checks.warn(name, f"{slot}: {ailment.message}", f"{ailment.reason} in docs/operations.md")
+    sick = [(entry.disk.slot, each) for entry in ours for each in problems(entry.disk)]
+    for slot, problem in sick[:_SHOWN]:
+        checks.warn(name, f"{slot}: {problem.message}", f"{problem.reason} in docs/operations.md")
     if len(sick) > _SHOWN:
         checks.warn(name, f"{len(sick) - _SHOWN} more volumes are not well", "mend these first")
 

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rds_csi.errors import InvalidRequest, SizeOutOfRange
+from rds_csi.errors import InvalidRequest, SizeOutOfRange, VolumeNotFound
 from rds_csi.model.volume import (
     GIB,
     MAXIMUM_SIZE,
@@ -16,6 +16,7 @@ from rds_csi.model.volume import (
     CapacityRange,
     check_name,
     check_nqn,
+    check_volume_id,
     is_legacy_id,
     is_volume_id,
     volume_id,
@@ -151,3 +152,18 @@ def test_allows() -> None:
     assert not CapacityRange(10, 20).allows(9)
     assert not CapacityRange(10, 20).allows(21)
     assert CapacityRange(0, 0).allows(1)
+
+
+@pytest.mark.parametrize(
+    "text", ["..", "a/b", ".a", f"{volume_id('a')}\n", "a" * 129, "pvc:1", "ä", "vol-1", "pvc-1"]
+)
+def test_what_can_be_no_volumes_id_is_of_no_volume(text: str) -> None:
+    with pytest.raises(VolumeNotFound):
+        check_volume_id(text)
+
+
+def test_the_id_of_a_request_is_there_and_one_of_ours_or_the_go_drivers() -> None:
+    with pytest.raises(InvalidRequest, match="volume_id is missing"):
+        check_volume_id("")
+    legacy = "pvc-0f923194-922a-5dd8-b376-c2c6ccb56dd8"
+    assert [check_volume_id(each) for each in (volume_id("a"), legacy)] == [volume_id("a"), legacy]

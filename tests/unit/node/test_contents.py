@@ -198,8 +198,8 @@ async def test_a_failed_growth_does_not_fail_the_stage(
     assert (host.state / f"{VOLUME}.json").stat().st_mtime_ns == noted
     await calls.publish()
     assert calls.disk.fs_size == SIZE
-    (ailment,) = await calls.health()
-    assert (ailment.status.name, ailment.reason) == ("DEGRADED", "NotGrown")
+    (problem,) = await calls.health()
+    assert (problem.status.name, problem.reason) == ("DEGRADED", "NotGrown")
     assert await calls.stats(), "it can be used"
     host.refusals.clear()
     await calls.stage()

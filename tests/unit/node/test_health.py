@@ -7,7 +7,7 @@ import pytest
 
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import PathNotFound
-from rds_csi.model.health import Ailment, Severity
+from rds_csi.model.health import Problem, Severity
 from rds_csi.rpc.convert import add_condition
 from tests.unit.fakes.node_host import FakeHost
 from tests.unit.node.calls import OTHER, VOLUME, Calls, nqn, published
@@ -124,7 +124,7 @@ async def test_older_kubelets_are_told_in_their_words(host: FakeHost) -> None:
     add_condition(reply, [])
     assert old_condition(bytes(reply)) == (False, "healthy")
     reply = csi.NodeGetVolumeStatsResponse()
-    add_condition(reply, [Ailment(Severity.INACCESSIBLE, "Gone", "it is gone")])
+    add_condition(reply, [Problem(Severity.INACCESSIBLE, "Gone", "it is gone")])
     assert old_condition(bytes(reply)) == (True, "Gone: it is gone")
     host.states[NQN] = "connecting"
     stats = await host.node().node_get_volume_stats(

@@ -43,7 +43,9 @@ async def page(port):
 @pytest.mark.skipif(Path("/dev/nvme-fabrics").exists(), reason="this kernel could really connect")
 async def test_a_node_that_is_asked(tmp_path):
     node = NodeConfig(node_id="n1", state_dir=tmp_path / "state", kubelet_dir=tmp_path)
-    left_over = StagedVolume(volume="v", nqn=NQN, address="a", port=1, staging_path="/none")
+    left_over = StagedVolume(
+        volume="pvc-" + "c" * 28, nqn=NQN, address="a", port=1, staging_path="/none"
+    )
     await StagingStore(node.state_dir).write(left_over)
     driver = Driver(driver_config(tmp_path), None, node)
     stage = csi.NodeStageVolumeRequest(
