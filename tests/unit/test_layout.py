@@ -23,7 +23,7 @@ TWICE: Final = {
     "checks": "the two rooms of the doctor, each with its list of checks",
     "command": "what a subcommand of the command line does: doctor, demo, simulate",
     "disk": "what the driver read of a disk; the simulator's own /disk menu",
-    "health": "what an ailment is; how a node finds one",
+    "health": "what an problem is; how a node finds one",
     "options": "flags of the command line; mount options",
     "server": "the gRPC server; the simulator's SSH server",
     "service": "the two CSI services, named alike because they are alike",

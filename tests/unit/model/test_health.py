@@ -1,7 +1,7 @@
 """The words for what is wrong: CSI's numbers, and one line with the worst first."""
 
 from rds_csi.csi import v1 as csi
-from rds_csi.model.health import Ailment, Severity, StorageSeverity, summary
+from rds_csi.model.health import Problem, Severity, StorageSeverity, summary
 
 
 def test_the_numbers_are_csis() -> None:
@@ -13,10 +13,10 @@ def test_the_numbers_are_csis() -> None:
 
 def test_all_that_is_wrong_stands_in_one_line_worst_first() -> None:
     found = [
-        Ailment(Severity.DEGRADED, "Slow", "it is slow"),
-        Ailment(Severity.DATA_LOSS, "Lost", "it is lost"),
-        Ailment(Severity.INACCESSIBLE, "Gone", "it is gone"),
-        Ailment(Severity.DEGRADED, "Ungrown", "it is small"),
+        Problem(Severity.DEGRADED, "Slow", "it is slow"),
+        Problem(Severity.DATA_LOSS, "Lost", "it is lost"),
+        Problem(Severity.INACCESSIBLE, "Gone", "it is gone"),
+        Problem(Severity.DEGRADED, "Ungrown", "it is small"),
     ]
     assert summary(found) == (
         "Lost: it is lost; Gone: it is gone; Slow: it is slow; Ungrown: it is small"

@@ -5,15 +5,15 @@ import pytest
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import InvalidRequest, SizeOutOfRange
 from rds_csi.model.access import AccessMode, Capability
-from rds_csi.model.health import Ailment, Severity
+from rds_csi.model.health import Problem, Severity
 from rds_csi.model.volume import CapacityRange
 from rds_csi.rpc import convert
 
 Mode = csi.VolumeCapabilityAccessModeMode
 BLOCK = csi.VolumeCapabilityBlockVolume()
 SICK = [
-    Ailment(Severity.DEGRADED, "Slow", "a path is gone"),
-    Ailment(Severity.DATA_LOSS, "Lost", "blocks read as zeros"),
+    Problem(Severity.DEGRADED, "Slow", "a path is gone"),
+    Problem(Severity.DATA_LOSS, "Lost", "blocks read as zeros"),
 ]
 
 
@@ -121,10 +121,10 @@ def test_the_severities_are_those_of_csi() -> None:
         assert severity.name in theirs[severity.value]
 
 
-def condition(ailments: list[Ailment]) -> tuple[bool, bytes]:
+def condition(problems: list[Problem]) -> tuple[bool, bytes]:
     """``abnormal`` and ``message`` of the VolumeCondition that an old client finds."""
     response = csi.NodeGetVolumeStatsResponse()
-    convert.add_condition(response, ailments)
+    convert.add_condition(response, problems)
     raw = bytes(response)
     assert raw[0] == 2 << 3 | 2  # field 2, length-delimited
     length, body = varint(raw[1:])
@@ -155,6 +155,6 @@ def test_an_older_client_finds_the_condition_where_it_stood() -> None:
 @pytest.mark.parametrize("length", [100, 110, 118, 119, 120, 121, 122, 127, 128, 1000, 5000])
 def test_a_condition_of_any_length_is_well_formed_and_bounded(length: int) -> None:
     """Lengths from 128 on take two bytes; beyond 1024 the text is cut."""
-    abnormal, text = condition([Ailment(Severity.DEGRADED, "R", "x" * length)])
+    abnormal, text = condition([Problem(Severity.DEGRADED, "R", "x" * length)])
     assert abnormal
     assert text == (b"R: " + b"x" * length)[:1024]
