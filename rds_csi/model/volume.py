@@ -1,8 +1,6 @@
-"""What a volume is: its id, its size, how it may be accessed, and the record of who owns it.
+"""What a volume is called and how large it is: the one check of an id, NQNs, sizes.
 
-The RDS is the database: everything that must be remembered about a volume stands in the
-``comment`` of its ``/disk`` entry, as one line of text written by :meth:`Record.encode`.
-Pure rules only; nothing here talks to anything.
+Who owns it and who has it is in :mod:`.record`, how it may be used in :mod:`.access`.
 """
 
 import hashlib

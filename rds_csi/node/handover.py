@@ -4,7 +4,7 @@ A node that is cut off loses the volume to another one (force-detach), and its o
 Once the volume is given back, the kernel reconnects by itself and the mount looks as well as
 ever. But its caches are of the time before: what it writes back destroys what the other node
 has written. So the controller counts the hand-overs (``generation`` of
-:class:`rds_csi.model.volume.Record`), the staging record keeps the number, and what was made under
+:class:`rds_csi.model.record.Record`), the staging record keeps the number, and what was made under
 another one is given to nobody until it is unstaged. Nothing of it is changed meanwhile.
 
 The record gets the number once the connection was made under it. So a crash between the two

@@ -4,7 +4,7 @@ Every setting is an option, and nothing is told by file where that can be helped
 2.11 on takes *all* settings from the file of ``-J`` and none from the options (with ``-J none``
 it connects nothing and says 0), and 3 has another format. But for ``fast_io_fail_tmo`` 2.3
 (Debian 12) has no option. So the option is tried first; where it is not known, a file says it,
-and all the rest as well. What came of it, :mod:`.settings` proves.
+and all the rest as well. What came of it, :mod:`.live_settings` proves.
 """
 
 import json

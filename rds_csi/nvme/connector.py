@@ -10,8 +10,8 @@ How it keeps its promises:
 * **Never in use.** Nothing that is mounted or held is taken down: the kernel is asked, by opening
   the device for us alone, and it stays so until its controllers are gone (:mod:`.removal`).
 * **Never a lie.** A volume is connected when its device answered a read and each setting of the
-  new connection was read back (:mod:`.settings`), and disconnected when its controllers are gone
-  from sysfs: ``nvme disconnect`` ends with 0 also where it did nothing.
+  new connection was read back (:mod:`.live_settings`), and disconnected when its controllers are
+  gone from sysfs: ``nvme disconnect`` ends with 0 also where it did nothing.
 
 A controller of ours at another address than asked for: while it is live it is used as it is,
 for it reaches the same subsystem, and a second connection would be a second way to write. If it

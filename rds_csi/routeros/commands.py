@@ -3,7 +3,7 @@
 Each builder returns a whole operation: it checks, acts, waits for what it did to show, and
 prints what stands there now. The line runs on the RDS in one go, so a connection that breaks in
 the middle leaves no half-made decision on our side. What changes a volume runs under its lock
-(``fragments.locked``), reading back included. Output is a heading (``disk``, ``file``, ...) with
+(:func:`locked`), reading back included. Output is a heading (``disk``, ``file``, ...) with
 the JSON of one query below it. All doubts are settled before the first change.
 """
 

@@ -1,7 +1,7 @@
 """What came back of a line: the marker, the JSON, and values in whatever shape RouterOS has them.
 
 RouterOS prints results and errors alike on standard output and reports exit status 0 for both,
-so only the marker that ``quoting.wrap`` puts last tells how a line ended.
+so only the marker that :func:`rds_csi.routeros.quoting.wrap` puts last tells how a line ended.
 """
 
 import json
@@ -16,7 +16,7 @@ HEADINGS: Final = frozenset(
     {"disk", "disks", "file", "adding", "created", "undone", "mounted", "slot", "system"}
     | {"user", "group", "packages", "clock", "accepted"}
 )
-"""The lines that commands, ``inventory.py`` and ``trials.py`` print before a query's JSON."""
+"""What ``commands.py``, ``inventory.py`` and ``trials.py`` print before a query's JSON."""
 
 _EXCERPT: Final = 2000
 _DECODER: Final = json.JSONDecoder(strict=False)

@@ -1,8 +1,8 @@
 """Kill -9 of the driver at every step of every operation: a repeated call always converges.
 
 No step is named here. An operation is run again and again, on a new volume each time: killed
-before its first effect on the world, before its second, and so on until it gets through
-unharmed (``effects.py``); then killed during its first program, its second, ... (``shims.py``).
+before its first effect on the world (``tests/lab/effects.py``), before its second, and so on until
+it gets through unharmed; then killed during its first program (``tests/lab/shims.py``), its second.
 After each kill the driver is started again and the call repeated, as the kubelet does.
 """
 

@@ -1,1 +1,1 @@
-"""The checks of a node."""
+"""The checks of a node: :mod:`.checks` is the list, the others are what it looks at."""

@@ -15,7 +15,7 @@ from rds_csi.model.contexts import (
     has_source,
     volume_context,
 )
-from rds_csi.model.parameters import ConnectionConfig, VolumeParameters
+from rds_csi.model.parameters import KEYS, ConnectionConfig, VolumeParameters
 
 NQN = "nqn.2000-02.com.mikrotik:pvc-" + "0" * 28
 NUMBERS = st.none() | st.integers(0, 10**18 - 1)
@@ -71,6 +71,14 @@ def test_a_source_is_told_by_the_volume_context() -> None:
 )
 def test_a_connections_settings_arrive(config: ConnectionConfig) -> None:
     assert ConnectionConfig.from_parameters(connection_context(config)) == config
+
+
+@pytest.mark.parametrize("key", [key for key, rule in KEYS.items() if rule.connection])
+def test_every_key_of_a_connection_travels(key: str) -> None:
+    parameters = VolumeParameters.parse({key: "37"})
+    context = volume_context(parameters, NQN, keep_address=False)
+    assert context[key] == "37"
+    assert ConnectionConfig.from_parameters(context) == parameters.connection
 
 
 def test_a_target_comes_from_both_contexts_and_publish_wins() -> None:

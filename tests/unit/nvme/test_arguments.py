@@ -1,5 +1,6 @@
 """What ``nvme connect`` is told, and which names are ours."""
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -106,6 +107,14 @@ def test_the_kernel_is_never_told_so_much_that_it_counts_wrongly(
     arguments = connect_arguments(TARGET, config, None)
     assert arguments[arguments.index("-l") + 1] == str(told)
     assert told + delay - 1 < 2**31
+
+
+@pytest.mark.parametrize("name", [field.name for field in dataclasses.fields(ConnectionConfig)])
+def test_every_setting_is_told(name: str) -> None:
+    config = dataclasses.replace(ConnectionConfig(), **{name: 37})
+    assert f'"{name}": 37' in connect_json(TARGET, config, HOST)
+    # ``-F`` is tried apart: not every nvme-cli has it.
+    assert ("37" in connect_arguments(TARGET, config, HOST)) is (name != "fast_io_fail_tmo")
 
 
 def test_the_file_is_there_while_it_is_needed() -> None:

@@ -162,7 +162,7 @@ async def test_a_server_starts_once(path):
 
 
 # What the drain uses of grpclib without being promised it. A failure here after a new version
-# means: read its server.py and protocol.py before changing the pin.
+# means: read grpclib.server and grpclib.protocol before changing the pin.
 
 
 async def test_grpclib_keeps_its_asyncio_server(path):
