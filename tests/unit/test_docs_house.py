@@ -115,17 +115,16 @@ def test_what_the_simulator_does_it_does_where_the_page_says() -> None:
 
 
 def test_what_the_simulator_does_is_proven_where_the_page_says() -> None:
-    """``file: part of a name, part of a name``; ``same`` as the row above."""
+    """``file, file: part of a name, part of a name``; ``same`` as the row above."""
     wrong, last = [], ""
     for behaviour, _, told in fidelity():
         if told == NOT_TESTED:
             continue
         last = last if told == "same" else told
-        file, _, parts = last.partition(": ")
-        path = ROOT / "tests" / "simulator" / f"{file}.py"
-        if not path.exists():
-            wrong.append((behaviour, file))
-            continue
-        tests = " ".join(name for name in names(path) if name.startswith("test_"))
+        files, _, parts = last.partition(": ")
+        paths = [ROOT / "tests" / "simulator" / f"{file}.py" for file in files.split(", ")]
+        wrong += [(behaviour, path.stem) for path in paths if not path.exists()]
+        found = [name for path in paths if path.exists() for name in names(path)]
+        tests = " ".join(name for name in found if name.startswith("test_"))
         wrong += [(behaviour, part) for part in parts.split(", ") if part not in tests]
     assert wrong == []

@@ -141,8 +141,11 @@ def is_file(name: str, path: Path) -> bool:
 
 
 def is_inside(name: str) -> bool:
-    """Whether a room has such a module or room."""
-    return any([*PACKAGE.rglob(f"{name}.py"), *PACKAGE.rglob(f"{name}/__init__.py")])
+    """Whether a room has such a module or room, or its mirror among the tests such tests."""
+    trees = [PACKAGE, ROOT / "tests"]
+    return any(
+        list(tree.rglob(f"{name}{end}")) for tree in trees for end in (".py", "/__init__.py")
+    )
 
 
 def is_folder(name: str) -> bool:
