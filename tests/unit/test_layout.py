@@ -38,11 +38,6 @@ ELSEWHERE: Final = {
 
 UNFINISHED: Final[tuple[str, ...]] = (
     # the controller and its link
-    "rds_csi/errors.py",
-    "rds_csi/routeros/commands.py",
-    "rds_csi/routeros/disk_health.py",
-    "rds_csi/routeros/exchange.py",
-    "rds_csi/routeros/fragments.py",
     # the node and what all share
     "rds_csi/cli/options.py",
     "rds_csi/driver/connections.py",

@@ -1,0 +1,64 @@
+"""What is wrong with a volume, as its entry on the RDS shows it."""
+
+from dataclasses import replace
+
+import pytest
+
+from rds_csi.model.access import AccessMode
+from rds_csi.model.health import Severity
+from rds_csi.model.record import Publication, Record
+from rds_csi.routeros.disk import Disk
+from rds_csi.routeros.disk_health import ailments
+
+FREE = Record(owner="d/c", name="v", created=1, access="ext4")
+HELD = FREE.with_node(Publication("a", AccessMode.SINGLE_NODE_WRITER))
+GOOD = Disk(
+    slot="pvc-1",
+    size=1,
+    file_path="raid10/csi/x.img",
+    comment=HELD.encode(),
+    record=HELD,
+    nqn="nqn.2000-02.com.mikrotik:pvc-1",
+    port=4420,
+    exported=True,
+    allowed_host="",
+)
+
+
+def found(disk: Disk) -> list[str]:
+    return [each.reason for each in ailments(disk)]
+
+
+@pytest.mark.parametrize(
+    "disk",
+    [
+        GOOD,
+        replace(GOOD, record=FREE, exported=False),
+        replace(GOOD, record=FREE, exported=True),
+        replace(GOOD, record=None, comment="", exported=False),
+    ],
+)
+def test_an_entry_as_we_left_it_is_healthy(disk: Disk) -> None:
+    assert found(disk) == []
+
+
+@pytest.mark.parametrize(
+    ("disk", "reason", "says"),
+    [
+        (replace(GOOD, exported=False), "NotExported", "/disk/set pvc-1 nvme-tcp-export=yes"),
+        (replace(GOOD, size=0), "BackingFileUnavailable", "raid10/csi/x.img"),
+        (replace(GOOD, nqn=""), "ExportRenamed", "''"),
+        (replace(GOOD, nqn="nqn.2000-02.com.mikrotik:pvc-2"), "ExportRenamed", "pvc-2"),
+        (replace(GOOD, nqn="nqn.2000-02.com.mikrotik:xpvc-1"), "ExportRenamed", "xpvc-1"),
+    ],
+)
+def test_what_is_wrong_is_told_with_what_to_look_at(disk: Disk, reason: str, says: str) -> None:
+    (ailment,) = ailments(disk)
+    assert ailment.severity is Severity.INACCESSIBLE
+    assert ailment.reason == reason
+    assert says in ailment.message
+
+
+def test_all_that_is_wrong_is_told_at_once() -> None:
+    broken = replace(GOOD, exported=False, size=0, nqn="")
+    assert found(broken) == ["NotExported", "BackingFileUnavailable", "ExportRenamed"]
