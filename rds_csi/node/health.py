@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from rds_csi.errors import PathNotFound
 from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.model.health import Problem, Severity, StorageProblem, StorageSeverity
-from rds_csi.node.judge import Link, Shown, judge_link, judge_mount
+from rds_csi.node.condition import Link, Shown, judge_link, judge_mount
 from rds_csi.node.look import Look, Looks
 from rds_csi.node.sizes import Inspector
 from rds_csi.node.staging import StagedVolume, StagingStore

@@ -9,7 +9,7 @@ from typing import Final
 import structlog
 
 from rds_csi.filesystem.mounts import Mounts, MountTable
-from rds_csi.node.judge import Link, Shown, judge_link, judge_mount
+from rds_csi.node.condition import Link, Shown, judge_link, judge_mount
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.nvme.sysfs import Controller, Sysfs
 

@@ -3,7 +3,7 @@
 import pytest
 
 from rds_csi.filesystem.mounts import Mount
-from rds_csi.node.judge import Link, Shown, judge_link, judge_mount
+from rds_csi.node.condition import Link, Shown, judge_link, judge_mount
 from rds_csi.nvme.sysfs import Controller
 
 NQN = "nqn.2000-02.com.mikrotik:pvc-" + "0" * 28
