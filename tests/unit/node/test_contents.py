@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
-from rds_csi.errors import Code, CommandTimeout, FailedPrecondition, Unavailable
+from rds_csi.errors import Code, CommandTimeout, FailedPrecondition, NotBlank, Unavailable
 from rds_csi.filesystem.grow import Grower
 from rds_csi.model.access import AccessMode
 from rds_csi.runtime.process import Result
@@ -110,6 +110,21 @@ async def test_the_mark_of_a_format_does_not_outweigh_what_the_rds_saw(
         calls.create()
     await refused(calls.but(formatted="ext4", generation=3))
     assert record(host)["formatting"]
+
+
+@KINDS
+async def test_a_mark_is_only_of_the_export_it_was_made_for(host: FakeHost, fs_type: str) -> None:
+    calls = Calls(host=host, fs_type=fs_type)
+    calls.create()
+    host.steps.at = "in the middle of mkfs"
+    with pytest.raises(Killed):
+        await asyncio.gather(calls.stage())
+    reboot(host)
+    path = host.state / f"{VOLUME}.json"
+    path.write_text(json.dumps({**record(host), "nqn": f"nqn.2001-01.org.other:{VOLUME}"}))
+    with pytest.raises(NotBlank):
+        await calls.stage()
+    assert host.formats == 0
 
 
 async def test_a_raw_volume_is_no_matter_of_file_systems(host: FakeHost) -> None:
@@ -249,14 +264,17 @@ async def test_the_next_stage_makes_up_for_a_failed_growth(calls: Calls, host: F
     assert record(host)["ungrown"] == ""
 
 
+@pytest.mark.parametrize("how", ["fails", "takes too long"])
 async def test_a_device_that_goes_away_during_growth_fails_the_stage(
-    host: FakeHost, monkeypatch: pytest.MonkeyPatch
+    host: FakeHost, monkeypatch: pytest.MonkeyPatch, how: str
 ) -> None:
     calls = Calls(host=host)
     calls.create("ext4")
 
     def gone(_found: object) -> Result:
         host.unplug(nqn(VOLUME))
+        if how == "takes too long":
+            raise CommandTimeout("dumpe2fs took longer than 30 s and was killed")
         return Result(1, "", "no such device")
 
     monkeypatch.setattr(host, "_dumpe2fs", gone)
