@@ -7,8 +7,7 @@ import pytest
 from rds_csi.errors import FailedPrecondition, InvalidRequest, VolumeInUse
 from rds_csi.model.access import AccessMode
 from tests.unit.fakes.node_host import FakeHost, SteppedStore
-from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
-from tests.unit.node.test_stage import reboot
+from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn, reboot
 
 KINDS = pytest.mark.parametrize("kind", ["ext4", "xfs", "block"])
 

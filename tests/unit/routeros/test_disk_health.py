@@ -8,7 +8,7 @@ from rds_csi.model.access import AccessMode
 from rds_csi.model.health import Severity
 from rds_csi.model.record import Publication, Record
 from rds_csi.routeros.disk import Disk
-from rds_csi.routeros.disk_health import ailments
+from rds_csi.routeros.disk_health import problems
 
 FREE = Record(owner="d/c", name="v", created=1, access="ext4")
 HELD = FREE.with_node(Publication("a", AccessMode.SINGLE_NODE_WRITER))
@@ -26,7 +26,7 @@ GOOD = Disk(
 
 
 def found(disk: Disk) -> list[str]:
-    return [each.reason for each in ailments(disk)]
+    return [each.reason for each in problems(disk)]
 
 
 @pytest.mark.parametrize(
@@ -53,7 +53,7 @@ def test_an_entry_as_we_left_it_is_healthy(disk: Disk) -> None:
     ],
 )
 def test_what_is_wrong_is_told_with_what_to_look_at(disk: Disk, reason: str, says: str) -> None:
-    (ailment,) = ailments(disk)
+    (ailment,) = problems(disk)
     assert ailment.severity is Severity.INACCESSIBLE
     assert ailment.reason == reason
     assert says in ailment.message
