@@ -47,11 +47,6 @@ UNFINISHED: Final[tuple[str, ...]] = (
     "rds_csi/driver/watch.py",
     "rds_csi/filesystem/grow.py",
     "rds_csi/filesystem/usage.py",
-    "rds_csi/node/connected.py",
-    "rds_csi/node/ports.py",
-    "rds_csi/node/states.py",
-    "rds_csi/node/uses.py",
-    "rds_csi/node/wanted.py",
     "rds_csi/telemetry/metrics.py",
     # the tools
     "rds_csi/demo/data.py",

@@ -159,22 +159,23 @@ class FakeHost:
         self._held: set[int] = set()
         """The numbers of devices that are held open."""
 
+    def ports(self) -> NodePorts:
+        """What a Node service on this host works with."""
+        return NodePorts(
+            initiator=self,
+            subsystems=self,
+            runner=self,
+            store=SteppedStore(self.state, self.steps),
+            mounts=Mounts(self, table=self.table.path),
+            devices=FakeBlockDevices(self, self.sys),
+        )
+
     def node(self) -> Node:
         """A driver just started on this host."""
-        runner_table = Mounts(self, table=self.table.path)
-        return Node(
-            NodeSettings(
-                node_id="node-1", host_nqn=HOST_NQN, kubelet_dir=self.kubelet, max_volumes=7
-            ),
-            NodePorts(
-                initiator=self,
-                subsystems=self,
-                runner=self,
-                store=SteppedStore(self.state, self.steps),
-                mounts=runner_table,
-                devices=FakeBlockDevices(self, self.sys),
-            ),
+        settings = NodeSettings(
+            node_id="node-1", host_nqn=HOST_NQN, kubelet_dir=self.kubelet, max_volumes=7
         )
+        return Node(settings, self.ports())
 
     # The kernel's side of NVMe/TCP
 

@@ -3,23 +3,19 @@
 import asyncio
 import os
 import signal
-from dataclasses import replace
 
 import pytest
-from structlog.testing import capture_logs
 
 from rds_csi.driver.watch import NodeWatch
 from rds_csi.errors import CommandStuck, DriverError
-from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.parameters import ConnectionConfig
-from rds_csi.node.staging import StagedVolume, StagingStore
-from rds_csi.node.states import VolumeStates
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.runtime.process import SubprocessRunner
 from rds_csi.telemetry.metrics import Metrics
 from rds_csi.telemetry.node_metrics import VOLUME_STATES, NodeMetrics
 from tests.unit.fakes.ssh import until
-from tests.unit.fakes.sysfs import HOST_NQN, OTHER_NQN, FakeSysfs
+from tests.unit.fakes.sysfs import HOST_NQN, FakeSysfs
+from tests.unit.node.staged_host import StagedHost
 from tests.unit.nvme.kernel import PREFIX, TARGET, A, Kernel
 
 VOLUME = A.rpartition(":")[2]
@@ -104,139 +100,9 @@ async def test_orphans(value, tree):
 # Volumes
 
 
-class Host:
-    """A node's records, connections and mounts, and what is seen of them."""
-
-    def __init__(self, tree, directory):
-        self.tree = tree
-        self.store = StagingStore(directory / "state")
-        self.table = directory / "mountinfo"
-        self.mounted = {}
-        self.minor = 1
-        self.mount()
-        mounts = Mounts(SubprocessRunner(), table=self.table)
-        self.states = VolumeStates(self.store, Kernel(tree).sysfs, mounts, HOST_NQN)
-
-    def mount(self, point=None, mode="rw"):
-        if point:
-            self.mounted[point] = mode
-        self.table.write_text(
-            "".join(
-                f"{number} 1 259:{self.minor} / {point} rw - ext4 /dev/nvme0n1 {mode}\n"
-                for number, (point, mode) in enumerate(self.mounted.items(), 20)
-            )
-        )
-
-    async def record(self, **changes):
-        staged = StagedVolume(
-            volume=VOLUME,
-            nqn=A,
-            address="192.0.2.1",
-            port=4420,
-            staging_path="/stage",
-            fs_type="ext4",
-        )
-        await self.store.write(replace(staged, **changes))
-
-    async def state(self):
-        (state,) = (await self.states.look()).states
-        return state
-
-
 @pytest.fixture
 def host(tree, tmp_path):
-    return Host(tree, tmp_path)
-
-
-@pytest.mark.parametrize(
-    ("kernel", "shown"),
-    [
-        ("live", "live"),
-        ("connecting", "connecting"),
-        ("resetting", "resetting"),
-        ("deleting (no IO)", "deleting"),
-        ("dead", "dead"),
-    ],
-)
-async def test_the_state_of_a_volume_is_that_of_its_controller(host, kernel, shown):
-    await host.record()
-    host.tree.connect(A, state=kernel)
-    assert await host.state() == shown
-
-
-async def test_one_live_connection_is_enough(host):
-    await host.record()
-    host.tree.connect(A, state="connecting")
-    host.tree.connect(A, state="live")
-    assert await host.state() == "live"
-
-
-async def test_live_without_a_device(host):
-    await host.record()
-    host.tree.connect(A, size=None)
-    assert await host.state() == "no_device"
-
-
-async def test_somebody_elses_connection_is_not_ours(host):
-    await host.record()
-    host.mount("/stage")
-    host.tree.connect(A, hostnqn=OTHER_NQN)
-    assert await host.state() == "disconnected"
-
-
-@pytest.mark.parametrize("point", ["/stage", "/target"])
-async def test_mounted_without_a_connection_is_disconnected(host, point):
-    await host.record(targets=(("/target", False),))
-    host.mount(point)
-    assert await host.state() == "disconnected"
-
-
-async def test_a_record_that_nothing_backs_is_left_over(host):
-    await host.record()
-    host.mount("/other")
-    assert await host.state() == "left_over"
-
-
-@pytest.mark.parametrize(("wanted", "state"), [(False, "read_only"), (True, "live")])
-async def test_a_file_system_that_the_kernel_made_read_only(host, wanted, state):
-    await host.record(read_only=wanted)
-    host.tree.connect(A)
-    host.mount("/stage", "ro")
-    assert await host.state() == state
-
-
-@pytest.mark.parametrize(("fs_type", "state"), [("ext4", "stale_mount"), ("", "live")])
-async def test_mounted_is_a_device_that_has_gone(host, fs_type, state):
-    await host.record(fs_type=fs_type)
-    host.tree.connect(A)
-    host.minor = 7
-    host.mount("/stage")
-    assert await host.state() == state
-
-
-async def test_the_mark_of_an_interrupted_format_is_no_volume(host):
-    await host.record(staging_path="", formatting="some-uuid")
-    assert not (await host.states.look()).states
-
-
-async def test_an_outage_is_logged_with_its_volume_and_counted_when_over(host):
-    await host.record()
-    name = host.tree.connect(A)
-    with capture_logs() as log:
-        for state, reconnected in (("live", 0), ("connecting", 0), ("connecting", 0), ("live", 1)):
-            host.tree.set(name, "state", state)
-            assert (await host.states.look()).reconnected == reconnected
-    assert [(entry["log_level"], entry["volume"]) for entry in log] == [
-        ("warning", VOLUME),
-        ("info", VOLUME),
-    ]
-
-
-async def test_a_volume_staged_after_a_reboot_did_not_reconnect(host):
-    await host.record()
-    assert await host.state() == "left_over"
-    host.tree.connect(A)
-    assert (await host.states.look()).reconnected == 0
+    return StagedHost(tree, tmp_path)
 
 
 async def test_the_service_shows_what_it_sees(host, value):

@@ -1,0 +1,75 @@
+"""What is kept on record of a stage and of a publish is what was asked for."""
+
+from dataclasses import replace
+
+import pytest
+
+from rds_csi.model.access import AccessMode, Capability
+from rds_csi.model.parameters import ConnectionConfig
+from rds_csi.node.staging import StagedVolume
+from rds_csi.node.wanted import Publish, Stage
+from tests.unit.nvme.kernel import TARGET, A
+
+VOLUME = A.rpartition(":")[2]
+MOUNT = Capability(
+    access_type="mount",
+    mode=AccessMode.SINGLE_NODE_WRITER,
+    fs_type="xfs",
+    mount_flags=("noatime",),
+)
+STAGE = Stage(
+    volume=VOLUME,
+    target=TARGET,
+    config=ConnectionConfig(),
+    path="/stage",
+    capability=MOUNT,
+    read_only=True,
+    size=1 << 30,
+    generation=3,
+    formatted="xfs",
+)
+PUBLISH = Publish(
+    volume=VOLUME,
+    target=TARGET,
+    staging_path="/stage",
+    path="/target",
+    capability=MOUNT,
+    read_only=True,
+    generation=3,
+)
+KEPT = StagedVolume(
+    volume=VOLUME,
+    nqn=A,
+    address="192.0.2.1",
+    port=4420,
+    staging_path="/stage",
+    fs_type="xfs",
+    read_only=True,
+    mount_flags=("noatime",),
+    generation=3,
+)
+
+
+@pytest.mark.parametrize("wanted", [STAGE, PUBLISH], ids=["stage", "publish"])
+def test_all_that_a_restart_has_to_know_is_kept(wanted: Stage | Publish) -> None:
+    assert wanted.record() == KEPT
+
+
+def test_a_stage_keeps_the_targets_there_were_and_nothing_else() -> None:
+    before = replace(
+        KEPT,
+        targets=(("/target", False),),
+        formatting="a-mark",
+        lost="ext4",
+        ungrown="it did not work",
+        superseded=4,
+        generation=2,
+    )
+    assert STAGE.record(before) == replace(KEPT, targets=(("/target", False),))
+
+
+def test_a_raw_device_has_no_file_system_on_record() -> None:
+    block = Capability(access_type="block", mode=AccessMode.SINGLE_NODE_WRITER, fs_type="xfs")
+    assert replace(STAGE, capability=block).record().fs_type == ""
+    assert replace(PUBLISH, capability=block).block
+    assert not PUBLISH.block
