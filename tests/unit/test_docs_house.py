@@ -94,6 +94,17 @@ def test_each_session_is_told_of() -> None:
     assert told == everything()
 
 
+def test_the_first_change_finds_what_it_is_sent_to() -> None:
+    section = CONTRIBUTING.partition("## Your first change\n")[2].partition("\n## ")[0]
+    stops = re.split(r"\n\d\. ", section)[1:]
+    assert len(stops) == 7
+    for stop in stops:
+        told = re.findall(r"`([^`]+)`", stop)
+        paths = [ROOT / name.partition("::")[0] for name in told if ".py" in name]
+        found = {name for path in paths if path.exists() for name in names(path)}
+        assert {name for name in told if re.fullmatch(r"[A-Za-z_]+", name)} <= found, stop
+
+
 def fidelity() -> Iterator[tuple[str, str, str]]:
     """Behaviour, module and test of each row."""
     for line in FIDELITY.splitlines():

@@ -22,8 +22,6 @@ TEXTS = {".md", ".py", ".toml", ".yaml", ".yml", ".svg", ".sh", ".go", ".tpl", "
 NOT_OURS = ("rds_csi/csi/generated", "protos/csi", "image/requirements.txt", "tests/unit/data")
 READERS_OWN = {"try/claim.py"}
 """What the quick start has its reader make."""
-EXAMPLES = {"unit/test_x.py", "kernel/test_y.py", Path(__file__).name}
-"""Names that are made up, to show what a name looks like."""
 
 ROOMS = sorted(path.parent.name for path in PACKAGE.glob("*/**/__init__.py"))
 PATH = re.compile(r"(?<![\w./@:-])(?:rds_csi|tests|docs|charts|benchmarks|protos|image)/[\w./*-]*")
@@ -45,7 +43,6 @@ def files() -> list[Path]:
         path
         for path in found
         if (path.suffix in TEXTS or path.name in ("Containerfile", "run"))
-        and path.name not in EXAMPLES
         and not path.relative_to(ROOT).as_posix().startswith(NOT_OURS)
     )
 
