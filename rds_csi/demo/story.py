@@ -2,6 +2,8 @@
 
 Each step checks what it did and raises :class:`DemoError` otherwise; nothing is repaired to
 look well, and nothing is printed that was not seen.
+
+Proven in ``tests/readme/test_readme.py``.
 """
 
 import asyncio

@@ -1,4 +1,7 @@
-"""The checks of an RDS: run where the controller runs, with its settings."""
+"""The checks of an RDS: run where the controller runs, with its settings.
+
+Proven in ``tests/rds/test_doctor.py``.
+"""
 
 import time
 from collections import Counter

@@ -1,6 +1,8 @@
-"""What a connected host sees of a scratch volume: whose sight it is that SSH cannot give.
+"""What a connected host sees of a scratch volume: what SSH cannot show.
 
 Each raises :class:`TargetError` where no connection comes to be.
+
+Proven in ``tests/rds/test_doctor_write.py``.
 """
 
 from collections.abc import Awaitable, Callable

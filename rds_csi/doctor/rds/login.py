@@ -1,4 +1,7 @@
-"""From the RDS's address to a session that works: each step needs the one before."""
+"""From the RDS's address to a session that works: each step needs the one before.
+
+Proven in ``tests/rds/test_doctor.py``.
+"""
 
 import asyncio
 from dataclasses import replace

@@ -1,4 +1,7 @@
-"""How the questions of ``unknowns.py`` are put to an RDS."""
+"""How the questions of ``unknowns.py`` are put to an RDS.
+
+Proven in ``tests/rds/test_doctor_write.py``.
+"""
 
 import asyncio
 import contextlib

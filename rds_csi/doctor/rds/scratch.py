@@ -3,6 +3,8 @@
 They are made and removed by the driver's own backend, under an owner of their own: no controller
 lists, touches or deletes them, and what a doctor that was killed left behind is known by its
 record and by the name of its file.
+
+Proven in ``tests/rds/test_doctor_write.py``.
 """
 
 import asyncio

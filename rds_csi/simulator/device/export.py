@@ -1,4 +1,7 @@
-"""Exports: what of the disks can be reached over NVMe/TCP."""
+"""Exports: what of the disks can be reached over NVMe/TCP.
+
+Proven in ``tests/simulator/device/test_device.py``, ``tests/simulator/device/test_nvmet.py``.
+"""
 
 from dataclasses import dataclass
 from pathlib import Path

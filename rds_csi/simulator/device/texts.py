@@ -2,6 +2,8 @@
 
 "seen" means observed on a device by a public project; "inferred" means that nobody has published
 the text RouterOS gives here, and a program must not rely on it.
+
+Proven in ``tests/simulator/menus/test_disk.py``, ``tests/simulator/menus/test_file.py``.
 """
 
 from typing import Final

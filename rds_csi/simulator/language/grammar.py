@@ -2,6 +2,8 @@
 
 Anything not in it is a parse error of the whole line, as on a device. The versions come from the
 console trees published per release by the restraml project.
+
+Proven in ``tests/simulator/menus/test_tree.py``, ``tests/simulator/language/test_parser.py``.
 """
 
 from collections.abc import Iterable

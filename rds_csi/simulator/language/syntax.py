@@ -1,4 +1,7 @@
-"""The tree the parser builds and the interpreter walks."""
+"""The tree the parser builds and the interpreter walks.
+
+Proven in ``tests/simulator/language/test_parser.py``.
+"""
 
 from dataclasses import dataclass, field
 

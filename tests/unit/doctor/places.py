@@ -9,6 +9,7 @@ from rds_csi.config import DriverConfig, NodeConfig
 from rds_csi.doctor.check import Check, Checks, Status
 from rds_csi.doctor.node.checks import Places, examine
 from rds_csi.doctor.node.time_sync import ClockState
+from rds_csi.doctor.rds.unknowns import Finding
 from rds_csi.model.host_identity import host_identity
 from rds_csi.model.node_id import make_node_id
 from rds_csi.nvme.sysfs import Sysfs
@@ -96,3 +97,18 @@ def one(checks: Checks, beginning: str) -> Check:
 def not_ok(checks: Checks) -> dict[str, Status]:
     """What is not as it should be."""
     return {check.name: check.status for check in checks if check.status is not Status.OK}
+
+
+FINDINGS = [
+    Finding("Is it so?", "yes: a|b\nc", "looked", ""),
+    Finding("Is it?", "", "", "not measurable from here because of that"),
+]
+
+
+def results() -> Checks:
+    checks = Checks()
+    checks.ok("one", "fine [here]")
+    checks.warn("two", "not so fine", "do this")
+    checks.fail("three", "bad", "do that")
+    checks.skip("four", "not seen")
+    return checks

@@ -7,9 +7,9 @@ from pathlib import Path
 import pytest
 
 from rds_csi.doctor.check import Status
-from rds_csi.doctor.node.time_sync import ClockState, clock_state
+from rds_csi.doctor.node.time_sync import ClockState
 from rds_csi.runtime.process import Result
-from tests.unit.doctor.places import IDENTITY, PREFIX, VOLUME, FakeNode, named, not_ok, one
+from tests.unit.doctor.places import IDENTITY, VOLUME, FakeNode, named, not_ok, one
 
 
 @pytest.fixture
@@ -132,81 +132,6 @@ async def test_each_fault_is_found_and_says_what_to_do(
     assert set(not_ok(checks)) <= expected | {check.name}
 
 
-async def test_missing_programs_are_named_with_their_packages(node: FakeNode) -> None:
-    missing = ("nvme", "mkfs.xfs", "xfs_growfs")
-    node.change(which=lambda name: None if name in missing else name)
-    checks = await node.examine()
-    check = one(checks, "programs")
-    assert check.found == "missing: mkfs.xfs, nvme, xfs_growfs"
-    assert "nvme-cli, xfsprogs" in check.advice
-    assert not named(checks, "nvme-cli")
-    assert not node.runner.calls
-
-
-async def test_nothing_is_left_in_the_state_directory(node: FakeNode) -> None:
-    await node.examine()
-    assert list(node.state.iterdir()) == []
-
-
-# Who this node is.
-
-
-async def test_connections_of_ours_are_counted(node: FakeNode) -> None:
-    node.sysfs.connect(VOLUME, hostnqn=IDENTITY.nqn, hostid=IDENTITY.hostid)
-    node.sysfs.connect(
-        f"{VOLUME[:-1]}b", hostnqn=IDENTITY.nqn, hostid=IDENTITY.hostid, state="connecting"
-    )
-    checks = await node.examine(nvme=("127.0.0.1", 1))
-    check = one(checks, "connections")
-    assert check.status is Status.OK
-    assert check.found == "2 over NVMe-oF, 2 of them to our volumes, 1 live"
-
-
-async def test_disks_of_the_machine_itself_are_no_connections(node: FakeNode) -> None:
-    node.sysfs.connect("nqn.2014.08.org.nvmexpress:144d144dSERIAL", hostnqn="", hostid="")
-    check = one(await node.examine(), "connections")
-    assert (check.status, check.found[:17]) == (Status.OK, "0 over NVMe-oF, 0")
-
-
-@pytest.mark.parametrize("file", ["hostnqn", "hostid"])
-async def test_our_identity_in_the_files_of_others_is_a_duplicate_in_waiting(
-    node: FakeNode, file: str
-) -> None:
-    (node.files / "hostnqn").write_text("nqn.2014-08.org.nvmexpress:uuid:1\n")
-    assert not (await node.examine()).failed
-    text = IDENTITY.nqn if file == "hostnqn" else IDENTITY.hostid.upper()
-    (node.files / file).write_text(text + "\n")
-    checks = await node.examine()
-    check = one(checks, "host NQN files")
-    assert check.status is Status.FAILED
-    assert "gen-hostnqn" in check.advice
-
-
-OTHER = "nqn.2014-08.org.nvmexpress:uuid:99999999-2222-5333-8444-555555555555"
-OTHER_ID = "99999999-2222-5333-8444-555555555555"
-FOREIGN = "nqn.2020-01.example:boot"
-
-
-@pytest.mark.parametrize(
-    ("nqn", "hostnqn", "hostid", "status", "found"),
-    [
-        (VOLUME, OTHER, OTHER_ID, Status.FAILED, "under another host NQN"),
-        (FOREIGN, IDENTITY.nqn, IDENTITY.hostid, Status.WARNING, "uses its host NQN"),
-        (FOREIGN, OTHER, IDENTITY.hostid, Status.FAILED, "refuses the driver's connects"),
-        (VOLUME, IDENTITY.nqn, OTHER_ID, Status.FAILED, "refuses the driver's connects"),
-        (FOREIGN, OTHER, OTHER_ID, Status.OK, "1 over NVMe-oF, 0 of them"),
-        (f"{PREFIX}:boot", OTHER, OTHER_ID, Status.OK, "1 over NVMe-oF, 0 of them"),
-    ],
-)
-async def test_host_nqns_of_other_connections(
-    node: FakeNode, *, nqn: str, hostnqn: str, hostid: str, status: Status, found: str
-) -> None:
-    node.sysfs.connect(nqn, hostnqn=hostnqn, hostid=hostid, address="127.0.0.1", port=1)
-    check = one(await node.examine(nvme=("127.0.0.1", 1)), "connections")
-    assert check.status is status
-    assert found in check.found
-
-
 async def test_without_an_address_that_of_a_connected_volume_is_asked(
     node: FakeNode, unused_tcp_port: int
 ) -> None:
@@ -225,8 +150,3 @@ async def test_without_an_address_that_of_a_connected_volume_is_asked(
 async def test_an_ssh_address_that_is_none_fails(node: FakeNode, unused_tcp_port: int) -> None:
     checks = await node.examine(ssh=("127.0.0.1", unused_tcp_port))
     assert one(checks, "SSH address").status is Status.FAILED
-
-
-def test_the_kernel_answers() -> None:
-    state = clock_state()
-    assert state.maximum_error >= 0
