@@ -128,9 +128,11 @@ def rejected(text: str) -> bool:
 
 
 def refused(text: str) -> bool:
-    """Whether it is one of our own lines that refused, for a reason that is known."""
-    reason = _reason(text)
-    return reason in REFUSALS or reason == "no-lock"
+    """Whether it is one of our own lines that refused, for a reason that is known.
+
+    Without its lock a line has not looked at anything: that is no such reason.
+    """
+    return _reason(text) in REFUSALS
 
 
 def size_unknown(volume: str) -> DriverError:

@@ -6,6 +6,7 @@ The genuine reply comes from the simulator; what is made of it is told to the re
 
 import asyncio
 import json
+import re
 from typing import Any, Final
 
 import pytest
@@ -181,6 +182,18 @@ def test_an_odd_record_of_ours_on_a_disk_that_existed(
     outcome = heard("\r\n".join(["disk", json.dumps([item]), OK]))
     assert isinstance(outcome, DriverError)
     assert outcome.code in OPEN
+
+
+@pytest.mark.parametrize("said", ["not enough permissions (9)", "failure: no room", "who knows"])
+async def test_without_its_lock_a_create_proves_nothing(rds: Rds, said: str) -> None:
+    """An earlier call made the volume, and its reply was lost."""
+    disks = rds.backend()
+    await create(disks)
+    rds.simulator.faults.add("runtime-error", command="/ip/firewall/address-list/add", text=said)
+    with pytest.raises(DriverError, match=re.escape(said)) as caught:
+        await create(disks)
+    assert caught.value.code in OPEN
+    assert (await create(disks))[1]
 
 
 def test_what_is_proven_keeps_its_final_code(genuine: list[str]) -> None:
