@@ -47,4 +47,4 @@ def test_ports_are_given_by_name_and_never_change(tmp_path: Path) -> None:
     with pytest.raises(dataclasses.FrozenInstanceError):
         ports.runner = ports.runner  # type: ignore[misc]
     with pytest.raises(TypeError):
-        NodePorts(*(getattr(ports, each.name) for each in dataclasses.fields(ports)))  # type: ignore[misc]
+        NodePorts(*(getattr(ports, each.name) for each in dataclasses.fields(ports)))  # type: ignore[call-arg]
