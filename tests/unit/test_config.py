@@ -11,6 +11,7 @@ from rds_csi.config import (
     ControllerConfig,
     DriverConfig,
     NodeConfig,
+    listen_address,
     volume_defaults,
 )
 from rds_csi.model.parameters import VolumeParameters
@@ -115,3 +116,26 @@ def test_names_derived_from_the_settings() -> None:
     assert DRIVER.owner == "csi.rds-csi.io/prod"
     assert DRIVER.nqn("pvc-1") == "nqn.2000-02.com.mikrotik:pvc-1"
     assert "AAAA" not in repr(CONTROLLER)
+
+
+@pytest.mark.parametrize(
+    ("text", "address"),
+    [
+        (":9808", (None, 9808)),
+        ("127.0.0.1:9808", ("127.0.0.1", 9808)),
+        ("[::1]:0", ("::1", 0)),
+        ("node.example.com:65535", ("node.example.com", 65535)),
+    ],
+)
+def test_addresses_of_metrics(text: str, address: tuple[str | None, int]) -> None:
+    assert listen_address("--metrics-address", text) == address
+    assert DriverConfig(endpoint=Path("/a.sock"), cluster_id="c", metrics_address=text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["9808", "x", ":", ":65536", "::1:9808", "[::1", "a b:1", ":-1", ":9808/metrics", "[]:1"],
+)
+def test_wrong_addresses_of_metrics(text: str) -> None:
+    with pytest.raises(ConfigurationError, match="--metrics-address"):
+        DriverConfig(endpoint=Path("/a.sock"), cluster_id="c", metrics_address=text)

@@ -10,7 +10,7 @@ from grpclib.client import Channel
 from grpclib.exceptions import GRPCError
 from structlog.testing import capture_logs
 
-from rds_csi.config import ConfigurationError, DriverConfig, NodeConfig, listen_address
+from rds_csi.config import NodeConfig
 from rds_csi.csi import v1 as csi
 from rds_csi.driver.lifecycle import Driver
 from rds_csi.node.staging import StagedVolume, StagingStore
@@ -131,26 +131,3 @@ async def test_each_service_has_its_own(tmp_path):
     assert node._metrics is not None
     names = {family.name for family in node._metrics.registry.collect()}
     assert not [name for name in names if "_ssh_" in name or "_pool_" in name]
-
-
-@pytest.mark.parametrize(
-    ("text", "address"),
-    [
-        (":9808", (None, 9808)),
-        ("127.0.0.1:9808", ("127.0.0.1", 9808)),
-        ("[::1]:0", ("::1", 0)),
-        ("node.example.com:65535", ("node.example.com", 65535)),
-    ],
-)
-def test_addresses(text, address):
-    assert listen_address("--metrics-address", text) == address
-    assert DriverConfig(endpoint=Path("/a.sock"), cluster_id="c", metrics_address=text)
-
-
-@pytest.mark.parametrize(
-    "text",
-    ["9808", "x", ":", ":65536", "::1:9808", "[::1", "a b:1", ":-1", ":9808/metrics", "[]:1"],
-)
-def test_wrong_addresses(text):
-    with pytest.raises(ConfigurationError, match="--metrics-address"):
-        DriverConfig(endpoint=Path("/a.sock"), cluster_id="c", metrics_address=text)

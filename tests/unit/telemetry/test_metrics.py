@@ -9,7 +9,8 @@ from prometheus_client import REGISTRY
 from rds_csi import __version__
 from rds_csi.driver.supervise import supervise
 from rds_csi.errors import VolumeNotFound
-from rds_csi.telemetry.metrics import Metrics
+from rds_csi.telemetry import logs
+from rds_csi.telemetry.metrics import Metrics, Read, by_label, gauge
 from tests.unit.fakes.csi_services import FakeController, Slow, channel, serving
 from tests.unit.fakes.released_csi import ReleasedCsi
 from tests.unit.fakes.ssh import until
@@ -113,3 +114,32 @@ def test_registries_are_their_own(metrics):
     Metrics("node")
     assert REGISTRY is not metrics.registry
     assert REGISTRY.get_sample_value("rds_csi_build_info") is None
+
+
+def test_operations_are_shown_by_their_rpc_and_the_oldest_of_each(metrics, value):
+    under_way = [("DeleteVolume", 3.0), ("CreateVolume", 1.0), ("DeleteVolume", 7.0)]
+    metrics.watch_operations(lambda: under_way)
+    assert value("rds_csi_operations_running", rpc="DeleteVolume") == 2
+    assert value("rds_csi_operation_oldest_seconds", rpc="DeleteVolume") == 7.0
+    assert value("rds_csi_operation_oldest_seconds", rpc="CreateVolume") == 1.0
+    under_way.clear()
+    assert value("rds_csi_operations_running", rpc="DeleteVolume") is None
+
+
+def test_what_is_read_is_read_at_each_scrape(metrics, value):
+    numbers = iter([1, 2])
+    metrics.registry.register(Read(lambda: [gauge("x", "X.", next(numbers))]))
+    assert [value("x"), value("x")] == [1, 2]
+
+
+def test_a_family_has_a_value_for_each_of_its_labels():
+    family = by_label("x", "X.", "kind", {"b": 2, "a": 1})
+    assert [(each.labels, each.value) for each in family.samples] == [
+        ({"kind": "a"}, 1),
+        ({"kind": "b"}, 2),
+    ]
+
+
+def test_log_lines_that_were_lost_are_counted(metrics, value, monkeypatch):
+    monkeypatch.setattr(logs, "dropped", lambda: 7)
+    assert value("rds_csi_log_lines_dropped_total") == 7

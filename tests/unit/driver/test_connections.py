@@ -1,0 +1,142 @@
+"""Connector and reaper agree on whose a connection is and on what uses it."""
+
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from rds_csi.config import DriverConfig, NodeConfig
+from rds_csi.driver.connections import Host, build_connections
+from rds_csi.errors import NotOurs, VolumeInUse
+from rds_csi.filesystem.mounts import Mounts
+from rds_csi.model.host_identity import host_identity
+from rds_csi.node.staging import StagedVolume
+from rds_csi.nvme.connector import Connector
+from rds_csi.nvme.reaper import Reaper
+from rds_csi.nvme.sysfs import Sysfs
+from tests.unit.fakes.sysfs import OTHER_NQN, FakeSysfs
+
+PREFIX = "nqn.2014-08.org.example"
+VOLUME = "pvc-" + "a" * 28
+NQN = f"{PREFIX}:{VOLUME}"
+IDENTITY = host_identity("test", "n1.tag")
+
+
+@dataclass
+class Machine:
+    """A host with one connection, on a fake tree; what speaks for the connection is set by hand."""
+
+    root: Path
+    locked: set[str] = field(default_factory=set)
+
+    def __post_init__(self) -> None:
+        self.tree = FakeSysfs(self.root / "fake")
+        self.tree.connect(NQN, hostnqn=IDENTITY.nqn)
+        self.config = DriverConfig(
+            endpoint=self.root / "csi.sock", cluster_id="test", nqn_prefix=PREFIX
+        )
+        self.settings = NodeConfig(
+            node_id="n1", state_dir=self.root / "state", connects=3, reap_grace=77
+        )
+        self.table = self.root / "mountinfo"
+        self.table.write_text("20 1 8:1 / / rw - ext4 /dev/sda1 rw\n")
+        sysfs = Sysfs(self.tree.sys, dev=self.tree.dev)
+        host = Host.of(self.config, self.settings, "n1.tag", sysfs)
+        self.host = replace(host, mounts=Mounts(host.runner, table=self.table))
+
+    def mount(self) -> None:
+        major, minor = self.tree.devno("nvme0n1")
+        self.table.write_text(f"20 1 {major}:{minor} / /mnt rw - ext4 /dev/nvme0n1 rw\n")
+
+    async def record(self, **changes: object) -> None:
+        staged = StagedVolume(
+            volume=VOLUME, nqn=NQN, address="192.0.2.1", port=4420, staging_path="/stage"
+        )
+        await self.host.store.write(replace(staged, **changes))  # type: ignore[arg-type]
+
+    def build(self, **more: object) -> tuple[Connector, Reaper]:
+        return build_connections(
+            self.config,
+            self.settings,
+            self.host,
+            locked=self.locked.__contains__,
+            **more,  # type: ignore[arg-type]
+        )
+
+    async def reason(self, **more: object) -> str:
+        """Why the reaper keeps the connection, or takes it."""
+        _, reaper = self.build(dry_run=True, **more)
+        (finding,) = await reaper.once()
+        return finding.verdict.reason
+
+
+@pytest.fixture
+def machine(tmp_path: Path) -> Machine:
+    return Machine(tmp_path)
+
+
+async def test_the_host_is_known_by_the_name_the_controller_computes(machine: Machine) -> None:
+    assert machine.host.identity == IDENTITY
+    assert machine.host.store._directory == machine.settings.state_dir
+    connector, _ = machine.build()
+    assert connector.find(NQN) is not None
+    machine.tree.set("nvme0", "hostnqn", OTHER_NQN)
+    assert connector.find(NQN) is None
+    assert await machine.reason() == "connected by another host identity"
+
+
+async def test_both_know_the_names_of_volumes_by_the_same_prefix(machine: Machine) -> None:
+    machine.config = replace(machine.config, nqn_prefix="nqn.2014-08.org.other")
+    connector, _ = machine.build()
+    with pytest.raises(NotOurs):
+        await connector.disconnect(NQN)
+    assert await machine.reason() == "not the name of a volume of this driver"
+
+
+async def test_both_see_what_is_mounted(machine: Machine) -> None:
+    machine.mount()
+    connector, _ = machine.build()
+    with pytest.raises(VolumeInUse, match="nvme0n1 is mounted"):
+        await connector.disconnect(NQN)
+    assert await machine.reason() == "mounted"
+
+
+async def test_what_is_locked_or_recorded_speaks_for_a_connection(machine: Machine) -> None:
+    assert "nothing uses its device" in await machine.reason()
+    machine.locked.add(VOLUME)
+    assert await machine.reason() == "an operation is at work on it"
+    machine.locked.clear()
+    await machine.record()
+    assert await machine.reason() == "recorded as staged"
+    await machine.record(staging_path="", lost="ext4")
+    assert "nothing uses its device" in await machine.reason(), "remembered, but not staged"
+
+
+@pytest.mark.parametrize(("grace", "used"), [(None, 77), (5.0, 5), (0.0, 0)])
+async def test_the_grace_is_the_settings_unless_it_is_said(
+    machine: Machine, grace: float | None, used: int
+) -> None:
+    assert f"of {used} s; waiting" in await machine.reason(grace=grace)
+
+
+async def test_connects_are_limited_as_set(machine: Machine) -> None:
+    connector, _ = machine.build()
+    for _ in range(3):
+        assert not connector._limit.locked()
+        await connector._limit.acquire()
+    assert connector._limit.locked()
+
+
+async def test_orphans_and_events_are_told_to_whoever_counts(machine: Machine) -> None:
+    events: list[str] = []
+    orphans: list[str] = []
+    connector, reaper = machine.build(on_event=events.append, on_orphan=orphans.append)
+    connector._on_event("retry")
+    reaper._on_disconnect(NQN)
+    assert (events, orphans) == (["retry"], [NQN])
+
+
+async def test_the_reaper_takes_down_through_the_connector(machine: Machine) -> None:
+    """So a connect under way and a clean-up never meet."""
+    connector, reaper = machine.build()
+    assert reaper._connector is connector

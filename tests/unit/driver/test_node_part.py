@@ -1,0 +1,121 @@
+"""What a node is built of: all of it over one host, and what goes on beside the service."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from rds_csi.config import NodeConfig
+from rds_csi.driver.node_part import node_part
+from rds_csi.driver.parts import Part, build_metrics
+from rds_csi.errors import NotReady
+from rds_csi.kubernetes.startup_taint import StartupTaint
+from rds_csi.model.host_identity import host_identity
+from rds_csi.node.service import Node
+from rds_csi.nvme.reaper import Reaper
+from rds_csi.runtime.process import SubprocessRunner
+from rds_csi.runtime.scope import Scope
+from rds_csi.telemetry.metrics import Metrics
+from tests.unit.telemetry.wired import driver_config
+
+
+def build(tmp_path: Path, metrics: Metrics | None = None, **settings: Any) -> Part:
+    node = NodeConfig(node_id="n1", state_dir=tmp_path / "state", kubelet_dir=tmp_path, **settings)
+    return node_part(
+        driver_config(tmp_path),
+        node,
+        "n1.tag",
+        locked=lambda _volume: False,
+        scope=Scope(),
+        metrics=metrics,
+    )
+
+
+def reaper_of(part: Part) -> Reaper:
+    reaper = part.prepare.__self__  # type: ignore[union-attr]
+    assert isinstance(reaper, Reaper)
+    return reaper
+
+
+def runner_of(part: Part) -> SubprocessRunner:
+    runner = part.close.__self__  # type: ignore[union-attr]
+    assert isinstance(runner, SubprocessRunner)
+    return runner
+
+
+async def test_clean_up_comes_before_serving_and_goes_on_beside_it(tmp_path: Path) -> None:
+    part = build(tmp_path)
+    reaper = reaper_of(part)
+    assert part.prepare == reaper.at_start
+    assert part.background == {"reaper": reaper.run}
+
+
+async def test_the_service_is_told_who_it_is(tmp_path: Path) -> None:
+    part = build(tmp_path, max_volumes=7)
+    assert isinstance(part.service, Node)
+    told = part.service._settings
+    assert (told.node_id, told.max_volumes, told.kubelet_dir) == ("n1.tag", 7, tmp_path)
+    assert told.host_nqn == host_identity("test", "n1.tag").nqn
+    assert reaper_of(part)._host == told.host_nqn
+
+
+async def test_service_connector_and_reaper_work_on_one_host(tmp_path: Path) -> None:
+    """Programs that hang, and records that protect a connection, are the same for all."""
+    part = build(tmp_path)
+    inspector = part.service._inspector
+    connector = reaper_of(part)._connector
+    runner = runner_of(part)
+    assert inspector._initiator is connector
+    assert inspector._runner is runner
+    assert connector._runner is runner
+    assert inspector._devices._runner is runner
+    recorded = reaper_of(part)._recorded
+    assert recorded.func.__self__ is inspector._store  # type: ignore[attr-defined]
+
+
+async def test_connects_run_in_the_scope_of_the_driver(tmp_path: Path) -> None:
+    scope = Scope()
+    node = NodeConfig(node_id="n1", state_dir=tmp_path / "state")
+    part = node_part(
+        driver_config(tmp_path), node, "n1.tag", locked=bool, scope=scope, metrics=None
+    )
+    assert reaper_of(part)._connector._scope is scope  # type: ignore[attr-defined]
+
+
+async def test_with_metrics_volumes_are_looked_at_and_what_happens_is_counted(
+    tmp_path: Path,
+) -> None:
+    config = driver_config(tmp_path)
+    metrics, _ = build_metrics(config, None, NodeConfig(node_id="n1"))
+    assert metrics is not None
+    part = build(tmp_path, metrics)
+    assert list(part.background) == ["reaper", "volumes"]
+    value = metrics.registry.get_sample_value
+    reaper_of(part)._on_disconnect("nqn")
+    assert value("rds_csi_orphans_disconnected_total") == 1
+    reaper_of(part)._connector._on_event("retry")  # type: ignore[attr-defined]
+    assert value("rds_csi_nvme_connect_retries_total") == 1
+
+
+@pytest.mark.parametrize(("volumes", "limited"), [(0, False), (7, True)])
+async def test_the_startup_taint_is_taken_off_where_it_is_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, volumes: int, limited: bool
+) -> None:
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "192.0.2.1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
+    monkeypatch.setattr("rds_csi.kubernetes.api.in_cluster", lambda: "the API server")
+    part = build(tmp_path, startup_taint="example.com/not-ready", max_volumes=volumes)
+    assert list(part.background) == ["reaper", "startup_taint"]
+    taint = part.background["startup_taint"].__self__  # type: ignore[attr-defined]
+    assert isinstance(taint, StartupTaint)
+    assert (taint._key, taint._node, taint._node_id) == ("example.com/not-ready", "n1", "n1.tag")
+    assert (taint._driver, taint._limited) == (driver_config(tmp_path).driver_name, limited)
+
+
+async def test_a_startup_taint_outside_of_a_cluster_is_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    with pytest.raises(NotReady, match="works in a pod only"):
+        build(tmp_path, startup_taint="example.com/not-ready")
+    assert "startup_taint" not in build(tmp_path).background
