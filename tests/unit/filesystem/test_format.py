@@ -455,6 +455,20 @@ async def test_mkfs_that_left_something_else_is_not_believed(
         await formatter.make(device, "ext4", found, uuid=MARK, volume="pvc-1")
 
 
+async def test_on_a_device_that_takes_no_writes_the_kernel_replays_nothing(
+    formatter: Formatter, device: Device, tmp_path: Path
+) -> None:
+    """Whoever is to mount it: the journal would be passed over in silence."""
+    run("mkfs.ext4", "-q", str(device.path))
+    run("debugfs", "-w", "-R", "feature needs_recovery", str(device.path))
+    protection = tmp_path / "sys/dev/block/0:0/ro"
+    protection.write_text("0\n")
+    assert (await examine(formatter, device, replay=True)).state is State.READY
+    protection.write_text("1\n")
+    with pytest.raises(FailedPrecondition, match="use it writable once first"):
+        await examine(formatter, device, replay=True)
+
+
 @pytest.mark.parametrize("replay", [True, False])
 async def test_a_journal_that_waits_is_replayed_or_the_file_system_refused(
     formatter: Formatter, device: Device, replay: bool

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from rds_csi.nvme import proven
 from rds_csi.nvme.child import PROVEN
 from rds_csi.nvme.proven import ERROR, HELD, NOT_OURS
 from tests.unit.fakes.sysfs import HOST_NQN, OTHER_NQN, FakeSysfs
@@ -93,6 +94,26 @@ def test_its_devices_are_opened_before_anything_is_written(tree: FakeSysfs) -> N
     assert written(tree) == "1\n"
 
 
+def test_a_namespace_that_appears_meanwhile_is_held_as_well(
+    tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree.connect(A)
+    meant = proven.Meant(tree.sys, tree.dev, A, HOST_NQN)
+    seen = []
+
+    def hold(device: Path, *_: object) -> None:
+        seen.append(device.name)
+        if device.name == "nvme0n2":
+            raise proven.Held("nvme0n2 is held")
+        (tree.controller("nvme0") / "nvme0n2").mkdir()
+
+    monkeypatch.setattr(proven, "hold", hold)
+    with pytest.raises(proven.Held):
+        proven.delete([proven.Controller(Path(directory(tree)), meant)], meant)
+    assert seen == [DEVICE, "nvme0n2"]
+    assert written(tree) == ""
+
+
 @pytest.mark.parametrize("wrong", ["number", "unreadable", "node missing"])
 def test_a_device_that_cannot_be_proven_unused_keeps_its_controller(
     tree: FakeSysfs, wrong: str
@@ -128,6 +149,22 @@ def test_reads_the_device_of_that_name_and_number(tree: FakeSysfs) -> None:
     plain(tree)
     done = run(tree, "read", DEVICE, "0:0", directory(tree))
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize("what", ["controller", "device"])
+def test_what_is_anothers_after_the_read_has_not_answered(
+    tree: FakeSysfs, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    tree.connect(A)
+    plain(tree)
+    changed = {
+        "controller": tree.controller("nvme0") / "hostnqn",
+        "device": tree.block(DEVICE) / "dev",
+    }[what]
+    monkeypatch.setattr(proven, "read_block", lambda _descriptor: changed.write_text("259:7\n"))
+    meant = proven.Meant(tree.sys, tree.dev, A, HOST_NQN)
+    with pytest.raises(proven.Gone):
+        proven.read([proven.Controller(Path(directory(tree)), meant)], meant, DEVICE, "0:0")
 
 
 @pytest.mark.parametrize("wrong", ["name", "number", "volume"])
