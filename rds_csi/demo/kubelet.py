@@ -24,6 +24,7 @@ class Claim:
     size: int
     kubelet_dir: Path
     parameters: dict[str, str] = field(default_factory=lambda: dict(_PARAMETERS))
+    mount_flags: tuple[str, ...] = ()
     volume: csi.Volume = field(default_factory=csi.Volume)
     publish_context: dict[str, str] = field(default_factory=dict)
 
@@ -36,7 +37,10 @@ class Claim:
         if self.access == "block":
             return csi.VolumeCapability(block=csi.VolumeCapabilityBlockVolume(), access_mode=mode)
         return csi.VolumeCapability(
-            mount=csi.VolumeCapabilityMountVolume(fs_type=self.access), access_mode=mode
+            mount=csi.VolumeCapabilityMountVolume(
+                fs_type=self.access, mount_flags=list(self.mount_flags)
+            ),
+            access_mode=mode,
         )
 
     @property
