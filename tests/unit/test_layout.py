@@ -23,7 +23,7 @@ TWICE: Final = {
     "checks": "the two rooms of the doctor, each with its list of checks",
     "command": "what a subcommand of the command line does: doctor, demo, simulate",
     "disk": "what the driver read of a disk; the simulator's own /disk menu",
-    "health": "what an problem is; how a node finds one",
+    "health": "what a problem is; how a node finds one",
     "options": "flags of the command line; mount options",
     "server": "the gRPC server; the simulator's SSH server",
     "service": "the two CSI services, named alike because they are alike",
@@ -35,20 +35,6 @@ ELSEWHERE: Final = {
     "tests/unit/csi": "of what is generated",
 }
 """Folders below tests/unit that mirror no room of our own."""
-
-UNFINISHED: Final[tuple[str, ...]] = (
-    # the controller and its link
-    # the node and what all share
-    # the tools
-)
-"""Modules whose tests are still being sorted. Shrinks to nothing; nothing is added."""
-
-LONG: Final[tuple[str, ...]] = (
-    # the controller and its link
-    # the node and what all share
-    # the tools
-)
-"""Files still to be split. Shrinks to nothing; nothing is added."""
 
 _PROVEN: Final = re.compile(r"Proven in (``[^`]+``(?:, ``[^`]+``)*)\.")
 
@@ -130,10 +116,7 @@ def test_a_modules_tests_carry_its_name_or_it_says_where_its_rules_are_proven(
     module: Module,
 ) -> None:
     problem = unproven(module, lambda path: (ROOT / path).is_file())
-    if module.path in UNFINISHED:
-        assert problem, f"{module.path} is finished: take it out of UNFINISHED"
-    else:
-        assert not problem, problem
+    assert not problem, problem
 
 
 def test_no_tests_stand_where_no_module_or_room_is() -> None:
@@ -148,10 +131,7 @@ def test_no_base_name_stands_twice_without_need() -> None:
 @pytest.mark.parametrize("file", MODULES + TESTS, ids=lambda file: file.path)
 def test_no_file_is_longer_than_one_reads(file: Module) -> None:
     lines = len(file.text.splitlines())
-    if file.path in LONG:
-        assert lines > LONGEST, f"{file.path} is short enough: take it out of LONG"
-    else:
-        assert lines <= LONGEST, f"{file.path} has {lines} lines, more than {LONGEST}"
+    assert lines <= LONGEST, f"{file.path} has {lines} lines, more than {LONGEST}"
 
 
 class TestOfTheRules:

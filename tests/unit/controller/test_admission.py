@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rds_csi.controller.admission import admit
-from rds_csi.errors import VolumeInUse, VolumeMismatch
+from rds_csi.controller.admission import admit, dedicate
+from rds_csi.errors import MadeForOther, VolumeInUse, VolumeMismatch
 from rds_csi.model.access import AccessMode, Capability
 from rds_csi.model.record import Publication, Record
 
@@ -129,3 +129,35 @@ def test_what_was_published_before_there_were_generations_keeps_its_own() -> Non
     assert again.generation == 0
     taken = admit(again.without_node("a"), "b", block(AccessMode(1)), readonly=False, volume="v")
     assert taken.generation == 1
+
+
+def mount(fs_type: str) -> Capability:
+    return Capability(access_type="mount", mode=AccessMode(1), fs_type=fs_type)
+
+
+@pytest.mark.parametrize("made", ["block", "ext4", "xfs"])
+@pytest.mark.parametrize("wanted", [block(AccessMode(1)), mount(""), mount("ext4"), mount("xfs")])
+def test_a_volume_is_dedicated_to_one_use(made: str, wanted: Capability) -> None:
+    record = replace(RECORD, access=made)
+    if wanted.use == made:
+        assert dedicate(record, wanted, volume="v") == record
+    else:
+        with pytest.raises(MadeForOther, match=f"made for {made}, and is asked for as"):
+            dedicate(record, wanted, volume="v")
+        with pytest.raises(MadeForOther):
+            admit(record, "a", wanted, readonly=False, volume="v")
+
+
+@pytest.mark.parametrize("wanted", [block(AccessMode(1)), mount(""), mount("xfs")])
+def test_the_first_use_of_a_volume_of_which_nobody_said_is_its_use(wanted: Capability) -> None:
+    record = replace(RECORD, access="")
+    assert dedicate(record, wanted, volume="v").access == wanted.use
+
+
+def test_a_file_system_that_was_seen_counts_until_somebody_says_block() -> None:
+    """What is in a raw volume is its user's affair; what is mounted must be what is there."""
+    seen = replace(RECORD, access="", formatted="xfs")
+    assert dedicate(seen, mount("xfs"), volume="v").access == "xfs"
+    assert dedicate(seen, block(AccessMode(1)), volume="v").access == "block"
+    with pytest.raises(MadeForOther, match="made for xfs"):
+        dedicate(seen, mount("ext4"), volume="v")

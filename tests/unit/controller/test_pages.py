@@ -57,6 +57,7 @@ class World:
             pages.append([each.slot for each in found])
             if not token:
                 return pages
+            assert len(pages) <= len(self.rds.slots), "the same page again and again"
 
 
 NAMES = [f"v{number}" for number in range(7)]

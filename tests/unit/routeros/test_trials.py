@@ -10,6 +10,7 @@ from rds_csi.routeros import trials
 from rds_csi.routeros.quoting import MAXIMUM_LINE, wrap
 from rds_csi.routeros.reply import Reply
 from rds_csi.routeros.trials import Verdict, Volume
+from tests.unit.routeros.script import Script
 
 RECORD = Record(owner="o", name="n", created=0, access="block")
 
@@ -51,3 +52,55 @@ def test_the_longest_probe_fits_a_line() -> None:
 def test_nothing_but_names_reaches_a_probe(build: Callable[[str], str], bad: str) -> None:
     with pytest.raises(InvalidRequest):
         build(bad)
+
+
+OTHER = f"doctor-{'b' * 24}"
+CHANGES: dict[str, tuple[str, list[str], set[str]]] = {
+    "same_slot": (
+        trials.same_slot(volume(), "raid10/csi/x.img", 1),
+        ["/disk/add", "/disk/remove"],
+        set(),
+    ),
+    "over_file": (
+        trials.over_file(volume(), 1),
+        ["/disk/remove", "/disk/add"],
+        {"foreign-file", "shared-file"},
+    ),
+    "allow": (trials.allow(volume(), ("nqn.a", "nqn.b")), ["/disk/set"], set()),
+    "allow_later": (trials.allow_later(volume(), "nqn.a", 5), ["/disk/set"], set()),
+    "copy_settings": (
+        trials.copy_settings(volume(), volume(OTHER)),
+        ["/disk/add"],
+        {"leftover-file"},
+    ),
+    "copy_file": (trials.copy_file(volume(), volume(OTHER)), ["/file/copy"], {"leftover-file"}),
+    "copy_disk": (trials.copy_disk(volume(), volume(OTHER)), ["/disk/copy"], set()),
+    "find_by_path": (trials.find_by_path(volume()), [], set()),
+    "long_line": (trials.long_line(), [], set()),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_a_volume_is_proven_ours_before_anything_is_tried(name: str) -> None:
+    line, changes, more = CHANGES[name]
+    script = Script(line)
+    assert script.balanced()
+    assert script.changes == changes
+    for verb in changes:
+        for place in script.places(f"{verb} "):
+            assert script.proofs(place) >= {"no-disk", "many-disks", "not-ours"} | more
+
+
+def test_what_is_written_over_is_the_volume_that_was_proven() -> None:
+    """The RDS copies into ``dst``: there the record has to be ours."""
+    script = Script(trials.copy_disk(volume(), volume(OTHER)))
+    assert script.behind(":local csiDisk [/disk/find where slot=") == [OTHER]
+    assert script.behind(" src=") == [volume().slot]
+    assert script.behind(" dst=") == [OTHER]
+
+
+def test_what_is_removed_is_what_was_proven_or_just_made() -> None:
+    for name, target in {"over_file": "($csiDisk->0)", "same_slot": "$csiNew"}.items():
+        script = Script(CHANGES[name][0])
+        (place,) = script.places("/disk/remove ")
+        assert script.code[place:].startswith(f"/disk/remove {target}")
