@@ -1,16 +1,16 @@
 """The fake host stops where it is told, and does not let data be lost."""
 
-import asyncio
 from pathlib import Path
 
 import pytest
 
-from rds_csi.errors import CommandFailed, ConnectFailed
+from rds_csi.errors import CommandFailed
 from rds_csi.filesystem import devices, probe
 from rds_csi.model.contexts import Target
 from rds_csi.model.parameters import ConnectionConfig
 from tests.unit.fakes.mounts import Entry
-from tests.unit.fakes.node_host import HOST_NQN, Disk, FakeHost, Killed, Steps
+from tests.unit.fakes.node_host import FakeHost
+from tests.unit.fakes.node_kernel import HOST_NQN, Disk, Killed
 
 TARGET = Target("10.0.0.1", 4420, "nqn.2000-02.com.mikrotik:pvc-1")
 UUID = "11111111-2222-4333-8444-555555555555"
@@ -51,30 +51,6 @@ async def mkfs(host: FakeHost) -> None:
     disk = host.rds[TARGET.nqn]
     digest = f"{disk.size} {disk.content} {disk.uuid}"
     await probed(host, "run", digest, "mkfs.ext4", "-U", UUID, str(host.dev / "nvme1n1"))
-
-
-async def test_a_killed_step_and_a_cancelled_one() -> None:
-    steps = Steps(stop=2)
-    await steps.boundary("one")
-    with pytest.raises(Killed, match="two"):
-        await steps.boundary("two")
-    await steps.boundary("three")
-    cancelled = Steps(stop=1, how="cancel")
-    with pytest.raises(asyncio.CancelledError):
-        await asyncio.create_task(cancelled.boundary("one"))
-
-
-async def test_connecting_shows_a_device_and_disconnecting_removes_it(host: FakeHost) -> None:
-    found = host.find(TARGET.nqn)
-    assert found is not None
-    assert found.device.exists()
-    assert (found.devno, found.size) == ((259, 1), 1024**3)
-    assert [each.nqn for each in host.controllers_of(lambda _nqn: True)] == [TARGET.nqn]
-    await host.disconnect(TARGET.nqn)
-    assert not found.device.exists()
-    assert host.find(TARGET.nqn) is None
-    with pytest.raises(ConnectFailed):
-        await host.connect_with_retry(Target("10.0.0.1", 4420, "nqn.other"), ConnectionConfig())
 
 
 async def test_disconnecting_under_a_mount_fails_the_test(host: FakeHost) -> None:

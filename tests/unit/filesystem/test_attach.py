@@ -16,7 +16,8 @@ from rds_csi.model.contexts import Target
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.mounts import Entry
-from tests.unit.fakes.node_host import HOST_NQN, Disk, FakeBlockDevices, FakeHost
+from tests.unit.fakes.node_host import FakeBlockDevices, FakeHost
+from tests.unit.fakes.node_kernel import HOST_NQN, Disk
 
 Act = Callable[[], Awaitable[Mount]]
 Bind = Callable[[bool], Awaitable[Mount]]

@@ -9,7 +9,8 @@ from rds_csi.csi import v1 as csi
 from rds_csi.model.access import AccessMode
 from rds_csi.model.volume import MIB
 from rds_csi.node.service import Node
-from tests.unit.fakes.node_host import Disk, FakeHost
+from tests.unit.fakes.node_host import FakeHost
+from tests.unit.fakes.node_kernel import Disk
 
 VOLUME = "pvc-0123456789abcdef0123456789ab"
 SIZE = 512 * MIB

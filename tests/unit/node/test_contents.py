@@ -12,7 +12,8 @@ from rds_csi.errors import Code, CommandTimeout, FailedPrecondition, NotBlank, U
 from rds_csi.filesystem.grow import Grower
 from rds_csi.model.access import AccessMode
 from rds_csi.runtime.process import Result
-from tests.unit.fakes.node_host import FINISHED, FakeHost, Killed
+from tests.unit.fakes.node_host import FakeHost
+from tests.unit.fakes.node_kernel import FINISHED, Killed
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn, reboot, record
 
 KINDS = pytest.mark.parametrize("fs_type", ["ext4", "xfs"])

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from rds_csi.model.access import AccessMode
-from tests.unit.fakes.node_host import FakeHost, Killed
+from tests.unit.fakes.node_host import FakeHost
+from tests.unit.fakes.node_kernel import Killed
 from tests.unit.node.calls import SIZE, Calls
 
 Act = Callable[[Calls], Awaitable[object]]

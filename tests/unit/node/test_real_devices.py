@@ -24,7 +24,8 @@ from rds_csi.node.service import Node, NodeSettings
 from rds_csi.node.staging import StagingStore
 from rds_csi.nvme.sysfs import Controller, Namespace
 from rds_csi.runtime.process import SubprocessRunner
-from tests.unit.fakes.node_host import HOST_NQN, FakeHost
+from tests.unit.fakes.node_host import FakeHost
+from tests.unit.fakes.node_kernel import HOST_NQN
 from tests.unit.fakes.sysfs import namespace_of
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
 

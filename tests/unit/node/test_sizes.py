@@ -24,7 +24,8 @@ from rds_csi.model.access import AccessMode
 from rds_csi.nvme.sysfs import Namespace
 from rds_csi.runtime.causes import collect
 from rds_csi.runtime.process import Result
-from tests.unit.fakes.node_host import Disk, FakeHost
+from tests.unit.fakes.node_host import FakeHost
+from tests.unit.fakes.node_kernel import Disk
 from tests.unit.node.calls import OTHER, SIZE, VOLUME, Calls, nqn, published
 
 # Stats

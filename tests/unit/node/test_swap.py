@@ -12,7 +12,8 @@ import pytest
 
 from rds_csi.errors import OPEN, Code, DriverError, Unavailable
 from tests.unit.fakes.mounts import DEVTMPFS
-from tests.unit.fakes.node_host import Disk, FakeHost
+from tests.unit.fakes.node_host import FakeHost
+from tests.unit.fakes.node_kernel import Disk
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
 from tests.unit.node.test_kill import KINDS, OPERATIONS, Kind, Operation, name_of, stage, world
 

@@ -16,7 +16,8 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from rds_csi.errors import ConnectFailed, DriverError, FailedPrecondition
-from tests.unit.fakes.node_host import FINISHED, Disk, FakeHost, Killed
+from tests.unit.fakes.node_host import FakeHost
+from tests.unit.fakes.node_kernel import FINISHED, Disk, Killed
 from tests.unit.node.calls import SIZE, VOLUME, Calls, nqn
 
 NQN = nqn(VOLUME)

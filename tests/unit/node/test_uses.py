@@ -8,7 +8,8 @@ from rds_csi.errors import Internal, VolumeInUse
 from rds_csi.node.connected import Volumes
 from rds_csi.node.uses import Uses
 from tests.unit.fakes.mounts import DEVTMPFS, Entry
-from tests.unit.fakes.node_host import HOST_NQN, Disk, FakeHost
+from tests.unit.fakes.node_host import FakeHost
+from tests.unit.fakes.node_kernel import HOST_NQN, Disk
 from tests.unit.node.calls import OTHER, SIZE, VOLUME, nqn
 
 
