@@ -253,6 +253,18 @@ class TestExpand:
         with pytest.raises(InvalidRequest):
             await expand(controller, volume.volume_id, size)
 
+    async def test_what_the_user_may_not_do_is_tried_again(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        """After FAILED_PRECONDITION the resizer would wait until no pod uses the claim."""
+        volume = await create(controller)
+        rds.simulator.faults.add(
+            "runtime-error", command="/disk/set", text="not enough permissions (9)"
+        )
+        with pytest.raises(Unavailable, match="not enough permissions"):
+            await expand(controller, volume.volume_id, 128 * MIB)
+        assert await expand(controller, volume.volume_id, 128 * MIB) == 128 * MIB
+
     async def test_of_nothing(self, controller: Controller) -> None:
         with pytest.raises(VolumeNotFound):
             await expand(controller, volume_id("nothing"), GIB)

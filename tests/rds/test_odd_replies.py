@@ -13,8 +13,17 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from rds_csi.errors import OPEN, DriverError, NotOurs, PoolFull, RouterOSError
-from rds_csi.model.record import Record, owner_prefixes
+from rds_csi.errors import (
+    OPEN,
+    DriverError,
+    NotOurs,
+    OutcomeUnknown,
+    PoolFull,
+    RouterOSError,
+    VolumeInUse,
+)
+from rds_csi.model.access import AccessMode
+from rds_csi.model.record import Publication, Record, owner_prefixes
 from rds_csi.model.volume import MIB
 from rds_csi.routeros import (
     Disk,
@@ -164,6 +173,32 @@ def test_another_disk_than_was_made(genuine: list[str], change: dict[str, Any]) 
         require_open([*MADE, json.dumps(items), OK])
 
 
+def test_a_disk_that_came_out_too_small_is_no_success(genuine: list[str]) -> None:
+    [item] = json.loads("".join(genuine[3:-1]))
+    item["size"] = 63 * MIB
+    outcome = heard("\r\n".join([*MADE, json.dumps([item]), OK]))
+    assert isinstance(outcome, OutcomeUnknown)
+
+
+@pytest.mark.parametrize("shown", [{"mount-filesystem": "true"}, {"mount-point": "raid10-1"}])
+async def test_an_export_that_the_rds_may_have_mounted_is_no_success(
+    genuine: list[str], shown: dict[str, str]
+) -> None:
+    [item] = json.loads("".join(genuine[3:-1]))
+    before = record()
+    held = before.with_node(Publication("a", AccessMode.SINGLE_NODE_WRITER))
+    item |= {"comment": held.encode(), "nvme-tcp-export": "true"}
+
+    async def change(item: dict[str, Any]) -> Disk:
+        told = Told("\r\n".join(["disk", json.dumps([item]), OK]))
+        disks = Disks(told, owner=OWNER, base_path=BASE)  # type: ignore[arg-type]
+        return await disks.change(SLOT, before.encode(), held, exported=True)
+
+    assert (await change(item)).exported
+    with pytest.raises(VolumeInUse, match="may have mounted"):
+        await change(item | shown)
+
+
 @pytest.mark.parametrize("items", ["[]", "null", "7", '"text"', "[[]]", "[1]", "{", ""])
 def test_no_disk_at_all(genuine: list[str], items: str) -> None:
     del genuine
@@ -232,3 +267,27 @@ async def test_a_failed_add_is_final_only_when_nothing_is_left_of_it(
     assert ("undone" in rds.simulator.execs()[-1].output.split()) == undone
     assert rds.slots() == []
     assert rds.files() == ([] if undone else [path_of(SLOT)])
+
+
+async def test_a_file_that_somebody_uses_by_then_is_not_undone(
+    rds: Rds, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The add failed half-way, and a person made a disk of the file it left."""
+    device, disks = rds.simulator.device, rds.backend()
+    genuine = device.add_disk
+
+    async def half(_given: dict[str, Value]) -> Disk:
+        rds.simulator.path(path_of(SLOT)).write_bytes(b"half")
+        monkeypatch.setattr(device, "add_disk", genuine)
+        assert (
+            await rds.simulator.run(f'/disk/add type=file slot=person file-path="{path_of(SLOT)}"')
+            == ""
+        )
+        raise RuntimeFault("failure: quota exceeded")
+
+    monkeypatch.setattr(device, "add_disk", half)
+    with pytest.raises(DriverError, match="quota exceeded") as caught:
+        await create(disks)
+    assert caught.value.code in OPEN
+    assert rds.slots() == ["person"]
+    assert rds.files() == [path_of(SLOT)]
