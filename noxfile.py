@@ -39,12 +39,13 @@ GO_OLDEST = (1, 21)
 """From here on Go fetches the toolchain a module asks for by itself."""
 PROGRAMS = {
     "blkid": "util-linux",
+    "depmod": "kmod",
     "losetup": "mount",
     "mkfs.btrfs": "btrfs-progs",
     "mkfs.ext4": "e2fsprogs",
     "mkfs.xfs": "xfsprogs",
 }
-"""What unit tests make and read file systems with, and its Debian packages."""
+"""What unit tests make and read file systems and kernel modules with, and its Debian packages."""
 DOCS_PROGRAMS = {
     "git": "git",
     "jq": "jq",
@@ -57,6 +58,10 @@ IMAGE_PROGRAMS = {"mmdebstrap": "mmdebstrap"}
 APT = {**os.environ, "DEBIAN_FRONTEND": "noninteractive"}
 SIMULATOR_TESTS = ("tests/simulator", "tests/rds")
 LAB_UNAVAILABLE = 75
+KERNEL = "6.1"
+NEWER_KERNEL = "6.12"
+"""What depends on the kernel is run on it too: from 6.10 on, a denied export is given up."""
+NEWEST_KERNEL = "newest"
 SANITY_SECONDS = 1200
 KERNEL_SECONDS = 2700
 
@@ -165,19 +170,48 @@ def sanity(session: nox.Session) -> None:
 
 @nox.session
 def kernel(session: nox.Session) -> None:
-    """Real NVMe/TCP: outages, growth, kills, in the lab."""
+    """Real NVMe/TCP: outages, growth, kills, in the lab; some of it on a newer kernel too.
+
+    ``--kernel=6.12`` (``6.1``, ``newest``, or the path of an image): on that one alone.
+    """
+    words = [word for word in session.posargs if not word.startswith("--kernel")]
+    chosen = [word.partition("=")[2] for word in session.posargs if word.startswith("--kernel=")]
+    if len(words) + len(chosen) < len(session.posargs) or not all(chosen) or len(chosen) > 1:
+        session.error(f"--kernel=NAME, once, is how a kernel is asked for: {session.posargs}")
+    environment = list(filter(None, [os.environ.get("RDS_CSI_LAB_KERNEL")]))
+    for result in BUILD.glob("kernel*.xml"):
+        result.unlink()
     sync(session, "test", extras=["lab"])
-    require_lab(session)
+    (name,) = chosen or environment or [KERNEL]
+    require_lab(session, name)
     clis = ["-m", "tests.lab.nvme_clis", str(BUILD / "tools" / "nvme-cli")]
     if subprocess.run([Path(session.bin) / "python", *clis], cwd=ROOT, check=False).returncode:
         not_run(session, "some nvme-cli of other Debian releases, which could not be fetched")
+    exhaustive = "--exhaustive" in words
     in_lab(
         session,
         "kernel",
-        [f"--junitxml={LAB / 'kernel' / 'kernel.xml'}", *session.posargs],
+        [f"--junitxml={LAB / 'kernel' / 'kernel.xml'}", *words],
         results=["kernel.xml"],
-        seconds=KERNEL_SECONDS * (4 if "--exhaustive" in session.posargs else 1),
+        seconds=KERNEL_SECONDS * (4 if exhaustive else 1),
+        kernel=name,
     )
+    # Who chose something has it on one kernel.
+    newer = [] if chosen or environment or set(words) - {"--exhaustive"} else [NEWER_KERNEL]
+    for name in [*newer, NEWEST_KERNEL] if newer and exhaustive else newer:
+        if why := prepare_lab(session, name):
+            not_run(session, f"what depends on the kernel, on Linux {name}: {why}")
+            continue
+        folder = f"kernel-{name}"
+        in_lab(
+            session,
+            "kernel",
+            ["-m", "kernels", f"--junitxml={LAB / folder / folder}.xml"],
+            results=[f"{folder}.xml"],
+            seconds=KERNEL_SECONDS,
+            kernel=name,
+            folder=folder,
+        )
 
 
 @nox.session
@@ -303,25 +337,45 @@ def require_image_builder(session: nox.Session) -> None:
         session.skip("no mmdebstrap")
 
 
-def require_lab(session: nox.Session) -> None:
+def require_lab(session: nox.Session, kernel: str = "") -> None:
     """Prepare the virtual machine's host; skip where it cannot run."""
+    if why := prepare_lab(session, kernel):
+        unavailable(session, why)
+
+
+def prepare_lab(session: nox.Session, kernel: str = "") -> str:
+    """Prepare the virtual machine's host; why it cannot run, or nothing."""
     done = subprocess.run(
-        [Path(session.bin) / "python", "-m", "rds_csi.lab", "--prepare"],
+        [Path(session.bin) / "python", "-m", "rds_csi.lab", "--prepare", *lab_kernel(kernel)],
         cwd=ROOT,
         stderr=subprocess.PIPE,
         text=True,
         check=False,
     )
-    if done.returncode == LAB_UNAVAILABLE:
-        unavailable(session, done.stderr.strip())
-    if done.returncode != 0:
+    if done.returncode not in {0, LAB_UNAVAILABLE}:
         session.error(done.stderr.strip())
+    if done.returncode == 0:
+        print(done.stderr, end="", flush=True)
+    return done.stderr.strip() if done.returncode else ""
+
+
+def lab_kernel(kernel: str) -> list[str]:
+    """The lab's option for that kernel."""
+    return [f"--kernel={kernel}"] if kernel else []
 
 
 def in_lab(
-    session: nox.Session, name: str, options: list[str], *, results: list[str], seconds: int
+    session: nox.Session,
+    name: str,
+    options: list[str],
+    *,
+    results: list[str],
+    seconds: int,
+    kernel: str = "",
+    folder: str = "",
 ) -> None:
     """Run ``tests/NAME`` with pytest in the lab and bring its result files to ``build/``."""
+    shared = LAB / (folder or name)
     for result in results:
         (BUILD / result).unlink(missing_ok=True)
     # The guest cannot write byte code, so it finds it there.
@@ -333,15 +387,16 @@ def in_lab(
     try:
         session.run(
             "python",
-            *["-m", "rds_csi.lab", f"--shared={LAB / name}", f"--timeout={seconds}"],
+            *["-m", "rds_csi.lab", f"--shared={shared}", f"--timeout={seconds}"],
+            *lab_kernel(kernel),
             *pytest,
             *plugins,
             *options,
         )
     finally:
         for result in results:
-            if (LAB / name / result).exists():
-                shutil.copyfile(LAB / name / result, BUILD / result)
+            if (shared / result).exists():
+                shutil.copyfile(shared / result, BUILD / result)
 
 
 def find_promtool(session: nox.Session) -> str:

@@ -6,6 +6,7 @@ from pathlib import Path
 import click
 
 from rds_csi.lab import Lab, LabFailed, LabUnavailable
+from rds_csi.lab.kernels import SUITES
 
 EXIT_UNAVAILABLE = 75
 """What the exit status is where this machine cannot run the lab (``EX_TEMPFAIL``)."""
@@ -16,6 +17,13 @@ def _variables(_: click.Context, __: click.Parameter, given: tuple[str, ...]) ->
     if wrong := [entry for entry in given if "=" not in entry]:
         raise click.BadParameter(f"{wrong[0]!r} is not like NAME=VALUE")
     return dict(entry.split("=", maxsplit=1) for entry in given)
+
+
+def _kernel(_: click.Context, __: click.Parameter, given: str | None) -> str | None:
+    """A name that is known, or a path."""
+    if given and given not in SUITES and "/" not in given:
+        raise click.BadParameter(f"{given!r} is none of {', '.join(SUITES)} and no path")
+    return given
 
 
 @click.command(context_settings={"allow_interspersed_args": False})
@@ -29,10 +37,11 @@ def _variables(_: click.Context, __: click.Parameter, given: tuple[str, ...]) ->
 )
 @click.option(
     "--kernel",
-    type=click.Path(path_type=Path),
+    callback=_kernel,
     envvar="RDS_CSI_LAB_KERNEL",
     show_envvar=True,
-    help="Image to boot, vmlinuz-VERSION with its modules in /lib/modules.",
+    help=f"Debian's kernel to boot ({', '.join(SUITES)}), or the path of an image, "
+    "vmlinuz-VERSION with its modules in /lib/modules.",
 )
 @click.option("--prepare", is_flag=True, help="Only install what the host lacks.")
 @click.argument("command", nargs=-1)
@@ -42,12 +51,12 @@ def main(
     timeout: float,
     memory: str,
     environment: dict[str, str],
-    kernel: Path | None,
+    kernel: str | None,
     prepare: bool,
     command: tuple[str, ...],
 ) -> None:
     """Run COMMAND in the lab's virtual machine; SHARED is writable there."""
-    lab = Lab(memory=memory, image=kernel)
+    lab = Lab(memory=memory, kernel=kernel)
     try:
         if prepare or not command:
             lab.prepare()

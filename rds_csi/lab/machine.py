@@ -16,17 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Final
 
-from rds_csi.lab.host import (
-    CACHE,
-    Kernel,
-    LabUnavailable,
-    Say,
-    check,
-    given_kernel,
-    install_programs,
-    kernel,
-    search_path,
-)
+from rds_csi.lab import kernels
+from rds_csi.lab.host import LabUnavailable, Say, check, install_programs, search_path
+from rds_csi.lab.kernels import CACHE, Kernel
 
 _BASE: Final = "/srv/rds-csi-lab"
 """Where the guest finds the host's directories at first; a directory of the guest alone."""
@@ -50,14 +42,15 @@ def _echo(text: str) -> None:
 class Lab:
     """The machine's settings. ``say`` is told what is installed on the host.
 
-    ``image``: the kernel to boot; else the newest that is at hand, or Debian's.
+    ``kernel``: the one to boot, a name of ``kernels.SUITES`` or the path of an image; else the
+    newest that is at hand, or Debian's.
     """
 
     say: Say = _echo
     memory: str = "2G"
     cpus: int = 2
     cache: Path = CACHE
-    image: Path | None = None
+    kernel: str | None = None
 
     def prepare(self) -> Kernel:
         """Install on the host what is missing.
@@ -68,7 +61,11 @@ class Lab:
         _vng()
         try:
             install_programs(self.say)
-            return given_kernel(self.image) if self.image else kernel(self.say, self.cache)
+            if self.kernel and self.kernel in kernels.SUITES:
+                return kernels.named_kernel(self.say, self.kernel, self.cache)
+            if self.kernel:
+                return kernels.given_kernel(Path(self.kernel))
+            return kernels.kernel(self.say, self.cache)
         except OSError as error:
             raise LabUnavailable(f"this machine cannot be prepared for it: {error}") from None
 
@@ -100,7 +97,8 @@ class Lab:
             command,
             shared=shared,
             timeout=timeout,
-            environment=environment or {},
+            # What was asked for, so that a test can tell whether it is what runs.
+            environment={"RDS_CSI_LAB_RELEASE": chosen.version, **(environment or {})},
             output=output or sys.stdout,
             kvm=accelerated,
         )
@@ -110,7 +108,7 @@ class Lab:
         if not os.access("/dev/kvm", os.R_OK | os.W_OK):
             return False
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        verdict = self.cache / f"kvm-{boot}"
+        verdict = self.cache / f"kvm-{boot}-{chosen.version}"
         if not verdict.exists():
             shared = self.cache / "probe"
             shared.mkdir(parents=True, exist_ok=True)

@@ -12,6 +12,8 @@ import pytest
 
 from tests.lab.target import Target
 
+pytestmark = pytest.mark.kernels
+
 NQN = "nqn.2000-02.com.mikrotik:lab"
 MIB = 1024**2
 
@@ -110,3 +112,7 @@ def test_the_guest_has_what_the_driver_calls() -> None:
     version = run("nvme", "version")
     assert "nvme version" in version
     assert json.loads(run("findmnt", "--json", "/var/lib/kubelet"))
+
+
+def test_the_kernel_that_was_asked_for_is_the_one_that_runs() -> None:
+    assert os.uname().release == os.environ["RDS_CSI_LAB_RELEASE"]

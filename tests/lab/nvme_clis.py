@@ -6,15 +6,15 @@ Each is in a folder named by its suite, with a program ``nvme`` that can be run 
 C library and loader are beside it. Nothing is installed. Exit status 1 if one cannot be had.
 """
 
-import os
 import shutil
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
 from typing import Final
 
-MIRROR: Final = "http://deb.debian.org/debian"
+from rds_csi.lab.debian import Archive, sources, unpack
+from rds_csi.lab.host import LabUnavailable, run
+
 SUITES: Final = {
     "trixie": ("trixie",),
     "sid": ("sid",),
@@ -34,60 +34,17 @@ def fetch(suite: str, folder: Path) -> None:
     """Unpack one to ``folder``, all or nothing."""
     with tempfile.TemporaryDirectory(dir=folder.parent) as name:
         scratch = Path(name)
-        apt = _apt(scratch, SUITES[suite])
-        _run(*apt, "update", "-q")
-        # The status of no machine: so everything is fetched, the C library too.
-        wanted = ["install", "-q", "-y", "--download-only", "--no-install-recommends"]
-        _run(*apt, *wanted, "-t", suite, "nvme-cli")
+        archive = Archive(scratch, sources(SUITES[suite]))
+        archive.update()
+        # What it needs is fetched whatever this machine has, the C library too.
+        files = archive.download_installation("nvme-cli", suite)
         root = scratch / "root"
-        root.mkdir()
-        for package in (scratch / "archives").glob("*.deb"):
-            _run("dpkg-deb", "-x", str(package), str(root))
+        unpack(files, root)
         (root / "nvme").write_text(_WRAPPER)
         (root / "nvme").chmod(0o755)
-        sys.stdout.write(f"{suite}: {_run(str(root / 'nvme'), 'version')}")
+        sys.stdout.write(f"{suite}: {run(str(root / 'nvme'), 'version')}")
         shutil.rmtree(folder, ignore_errors=True)
         root.replace(folder)
-
-
-def _apt(scratch: Path, suites: tuple[str, ...]) -> list[str]:
-    """apt-get with nothing of this machine but its keys."""
-    for part in ("lists/partial", "archives/partial"):
-        (scratch / part).mkdir(parents=True)
-    (scratch / "status").touch()
-    (scratch / "sources.list").write_text(
-        "".join(f"deb {MIRROR} {suite} main\n" for suite in suites)
-    )
-    options = {
-        "APT::Sandbox::User": "root",
-        "Dir::Etc::sourcelist": scratch / "sources.list",
-        "Dir::Etc::sourceparts": "/dev/null",
-        "Dir::Etc::preferences": "/dev/null",
-        "Dir::Etc::preferencesparts": "/dev/null",
-        "Dir::State::status": scratch / "status",
-        "Dir::State::lists": scratch / "lists",
-        "Dir::Cache": scratch,
-        "Dir::Cache::archives": scratch / "archives",
-    }
-    return [
-        "apt-get",
-        *(word for name, value in options.items() for word in ("-o", f"{name}={value}")),
-    ]
-
-
-def _run(*words: str) -> str:
-    done = subprocess.run(
-        words,
-        env={**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"},
-        stdin=subprocess.DEVNULL,
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    if done.returncode != 0:
-        tail = "\n".join((done.stdout + done.stderr).splitlines()[-8:])
-        raise OSError(f"{' '.join(words)} failed with {done.returncode}:\n{tail}")
-    return done.stdout
 
 
 def main(folder: Path) -> int:
@@ -99,7 +56,7 @@ def main(folder: Path) -> int:
             continue
         try:
             fetch(suite, folder / suite)
-        except OSError as error:
+        except (LabUnavailable, OSError) as error:
             sys.stderr.write(f"nvme-cli of {suite}: {error}\n")
             missing += 1
     return 1 if missing else 0

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 from click.testing import CliRunner
 
-from rds_csi.lab import machine
+from rds_csi.lab import kernels, machine
 from rds_csi.lab.__main__ import EXIT_UNAVAILABLE, main
-from rds_csi.lab.host import Kernel
+from rds_csi.lab.kernels import NEWEST, Kernel
 from rds_csi.lab.machine import Lab, LabFailed, cached_directories
 
 
@@ -129,3 +129,28 @@ def test_the_kernel_that_is_asked_for_is_the_one_that_is_booted(
     result = CliRunner().invoke(main, ["--prepare"], env={"RDS_CSI_LAB_KERNEL": str(image)})
     assert result.exit_code == EXIT_UNAVAILABLE
     assert f"{image} is no kernel" in result.output
+
+
+@pytest.mark.parametrize("by", [["--kernel=newest"], []])
+def test_a_kernel_may_be_asked_for_by_name(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, by: list[str]
+) -> None:
+    for name in ("check", "install_programs"):
+        monkeypatch.setattr(machine, name, lambda *_: None)
+    monkeypatch.setattr(machine, "_vng", lambda: tmp_path)
+    asked: list[str] = []
+    monkeypatch.setattr(kernels, "named_kernel", lambda say, name, cache: asked.append(name))
+    result = CliRunner().invoke(
+        main, ["--prepare", *by], env={"RDS_CSI_LAB_KERNEL": "6.12" if by else NEWEST}
+    )
+    assert result.exit_code == 0, result.output
+    assert asked == [NEWEST]
+
+
+def test_the_command_is_told_which_kernel_was_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    script = "echo lab: ready; sh $shared/command.sh; echo 0 >$shared/status"
+    words = ("sh", "-c", "echo $RDS_CSI_LAB_RELEASE")
+    _, shown = boot(tmp_path, monkeypatch, script, command=words)
+    assert shown == "lab: ready\n6.1\n"
