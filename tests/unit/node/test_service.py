@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rds_csi.csi import v1 as csi
-from rds_csi.errors import DriverError, FailedPrecondition, InvalidRequest
+from rds_csi.errors import DriverError, FailedPrecondition, InvalidRequest, VolumeNotFound
 from rds_csi.model.access import AccessMode
 from tests.unit.fakes.node_host import FakeHost
 from tests.unit.node.calls import OTHER, VOLUME, Calls, nqn
@@ -24,7 +24,6 @@ async def staged(host: FakeHost) -> Calls:
     ("change", "match"),
     [
         ({"volume": ""}, "volume_id"),
-        ({"volume": "../etc"}, "volume_id"),
         ({"fs_type": "btrfs"}, "none of ext4, xfs"),
         ({"mode": AccessMode.MULTI_NODE_MULTI_WRITER}, "corrupt"),
         ({"flags": ("noatime,exec",)}, "not allowed"),
@@ -78,6 +77,12 @@ async def test_a_staging_path_that_is_no_directory_is_refused(calls: Calls, host
     with pytest.raises(FailedPrecondition, match="no directory"):
         await calls.stage()
     assert host.leaks() == []
+
+
+async def test_an_id_that_no_volume_can_have_is_of_none(calls: Calls, host: FakeHost) -> None:
+    with pytest.raises(VolumeNotFound):
+        await calls.but(volume="../etc").stage()
+    assert host.steps.passed == []
 
 
 @pytest.mark.parametrize(
