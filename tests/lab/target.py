@@ -1,5 +1,6 @@
 """A bare NVMe/TCP target from the kernel's nvmet, through configfs; no RDS around it."""
 
+import uuid
 from pathlib import Path
 from typing import Final
 
@@ -51,6 +52,16 @@ class Target:
     def admit_nobody(self) -> None:
         """Only hosts on the list are let in from now on, and it is empty."""
         (self._subsystem / "attr_allow_any_host").write_text("0")
+
+    def admit_all(self) -> None:
+        """Any host is let in, as at the start."""
+        (self._subsystem / "attr_allow_any_host").write_text("1")
+
+    def change_uuid(self) -> None:
+        """The namespace is made anew, with another UUID, as after a reboot of an old kernel."""
+        (self._namespace / "enable").write_text("0")
+        (self._namespace / "device_uuid").write_text(str(uuid.uuid4()))
+        (self._namespace / "enable").write_text("1")
 
     def stop(self) -> None:
         self._link.unlink(missing_ok=True)
