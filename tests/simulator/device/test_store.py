@@ -1,6 +1,5 @@
 """What the simulator remembers: a kill leaves the old state or the new."""
 
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -10,13 +9,6 @@ from rds_csi.simulator.device.store import Disk, Store
 from rds_csi.simulator.language.values import RuntimeFault
 
 GIB = 1024**3
-
-
-@pytest.fixture
-async def rds(tmp_path: Path) -> AsyncIterator[Simulator]:
-    async with Simulator(tmp_path / "rds", pools={"raid10": 16 * GIB}) as simulator:
-        simulator.make_directory("raid10/csi")
-        yield simulator
 
 
 async def test_state_survives_a_restart(tmp_path: Path) -> None:

@@ -1,29 +1,16 @@
 """``/disk`` in the simulator: every habit of RouterOS that has misled a driver."""
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
 from rds_csi.simulator import Simulator
 from rds_csi.simulator.simulator import TIB
+from tests.simulator.reading import read
 
 GIB = 1024**3
 ADD = "/disk/add type=file slot=a file-path=raid10/csi/a.img file-size=1G mount-filesystem=no"
-
-
-@pytest.fixture
-async def rds(tmp_path: Path) -> AsyncIterator[Simulator]:
-    async with Simulator(tmp_path / "rds", pools={"raid10": 16 * GIB}) as simulator:
-        simulator.make_directory("raid10/csi")
-        yield simulator
-
-
-async def read(rds: Simulator, query: str) -> Any:
-    value = f":put [:serialize to=json options=json.no-string-conversion value=[{query}]]"
-    return json.loads(await rds.run(value))
 
 
 async def test_add_is_silent_and_its_value_is_the_id(rds: Simulator) -> None:

@@ -1,7 +1,6 @@
 """Which version of RouterOS knows what, and who runs between two commands of a line."""
 
 import asyncio
-from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
@@ -69,13 +68,6 @@ async def test_secrets_are_hidden_since_7_21(tmp_path: Path, version: str, shown
     await rds.run(f"{ADD} nvme-tcp-server-password=hunter2")
     query = ":put [:serialize to=json value=[/disk/print detail as-value]]"
     assert ("hunter2" in await rds.run(query)) is shown
-
-
-@pytest.fixture
-async def rds(tmp_path: Path) -> AsyncIterator[Simulator]:
-    async with Simulator(tmp_path / "rds", pools={"raid10": 2**34}) as simulator:
-        simulator.make_directory("raid10/csi")
-        yield simulator
 
 
 async def test_interleaving_lets_other_lines_in(rds: Simulator) -> None:
