@@ -10,7 +10,7 @@ import pytest
 
 from rds_csi.controller.service import Controller
 from rds_csi.csi import v1 as csi
-from rds_csi.errors import DriverError, NotAuthorised, NotReady
+from rds_csi.errors import DriverError, NotAuthorised, NotReady, OutcomeUnknown
 from rds_csi.model.node_id import make_node_id
 from rds_csi.simulator import Simulator
 from tests.docs.blocks import DOCS, blocks
@@ -136,7 +136,7 @@ async def test_before_the_page_is_followed_nobody_may_log_in(rds: Rds) -> None:
 @pytest.mark.parametrize(
     ("missing", "error"),
     # Final also for a create: the lock is refused before anything is done.
-    [("ssh", NotAuthorised), ("read", NotReady), ("write", NotReady)],
+    [("ssh", NotAuthorised), ("read", NotReady), ("write", OutcomeUnknown)],
 )
 async def test_less_is_not_enough_and_is_named(
     rds: Rds, administrator: Administrator, missing: str, error: type[DriverError]
