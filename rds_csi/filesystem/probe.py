@@ -18,8 +18,6 @@ and numbers are given anew to other volumes; none of what is held open is. The c
     run DIGEST PROGRAM ARGUMENT...
         becomes the program, with the device still held open. With a DIGEST other than ``-``
         only if the samples still have it.
-    read
-        reads the first block directly: the device answers.
     claim
         succeeds if nothing in the kernel (a mount in any mount namespace, device mapper, swap)
         holds the device, or if it is gone.
@@ -363,8 +361,6 @@ def act(descriptor: int, device: str, whose: tuple[str, ...], command: list[str]
             if digest not in ("-", Samples(descriptor).digest):
                 raise Refused(CHANGED, "the content has changed since it was looked at")
             become(program, descriptor)
-        case ["read"]:
-            read(descriptor, 0, _BLOCK)
         case _:
             raise Refused(ERROR, f"unknown command {command}")
     prove(*whose)

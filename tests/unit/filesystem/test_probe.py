@@ -127,7 +127,7 @@ def test_the_program_keeps_the_device_open_and_its_own_status(disk: Path) -> Non
     assert run(disk, "run", digest, "sh", "-c", "exit 7").returncode == 7
 
 
-COMMANDS = (("inspect",), ("claim",), ("read",), ("run", "-", "touch", "ran"))
+COMMANDS = (("inspect",), ("claim",), ("run", "-", "touch", "ran"))
 
 
 @pytest.mark.parametrize("command", COMMANDS, ids=lambda words: words[0])
@@ -149,7 +149,7 @@ def test_another_device_or_another_owner_is_refused(
     assert not Path("ran").exists()
 
 
-@pytest.mark.parametrize("command", ["inspect", "read"])
+@pytest.mark.parametrize("command", ["inspect"])
 def test_a_device_that_changed_hands_meanwhile_is_refused(
     disk: Path, sysfs: Path, monkeypatch: pytest.MonkeyPatch, command: str
 ) -> None:
@@ -179,7 +179,7 @@ def test_a_claim_touches_nothing_of_another(disk: Path, monkeypatch: pytest.Monk
     assert any(how & os.O_EXCL for how in flags)
 
 
-@pytest.mark.parametrize("command", [("inspect",), ("read",), ("run", "-", "true")])
+@pytest.mark.parametrize("command", [("inspect",), ("run", "-", "true")])
 def test_all_is_read_directly_past_the_page_cache(
     disk: Path, monkeypatch: pytest.MonkeyPatch, command: tuple[str, ...]
 ) -> None:
@@ -204,12 +204,6 @@ def test_the_reads_of_the_program_are_direct_for_the_kernel(disk: Path) -> None:
     info = run(disk, "run", "-", "sh", "-c", "cat /proc/self/fdinfo/3").stdout
     flags = int(info.split("flags:")[1].split()[0], 8)
     assert flags & os.O_DIRECT
-
-
-def test_a_device_that_answers_is_read(disk: Path) -> None:
-    assert run(disk, "read").returncode == 0
-    os.truncate(disk, 0)
-    assert run(disk, "read").returncode == probe.ERROR
 
 
 def test_errors_are_errors(tmp_path: Path) -> None:
