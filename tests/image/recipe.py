@@ -111,6 +111,8 @@ def debian(folder: Path) -> Path:
     root = folder / SUITE
     if not (root / "ready").exists():
         shutil.rmtree(root, ignore_errors=True)
+        # mmdebstrap makes the root's folder, but none above it, as in a fresh clone.
+        folder.mkdir(parents=True, exist_ok=True)
         _call("mmdebstrap", "--mode=root", "--variant=minbase", SUITE, str(root), MIRROR)
         _slim(root)
     return root

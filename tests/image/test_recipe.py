@@ -1,5 +1,6 @@
 """The Containerfile and what it copies, without building anything."""
 
+import os
 import re
 import tomllib
 from pathlib import Path
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from rds_csi import __version__
-from tests.image.recipe import parse
+from tests.image.recipe import debian, parse
 
 ROOT = Path(__file__).parents[2]
 RECIPE = (ROOT / "Containerfile").read_text()
@@ -65,3 +66,18 @@ def requirements(text: str) -> dict[str, tuple[str, set[str]]]:
 def test_what_the_builder_does_not_know_is_refused(text: str) -> None:
     with pytest.raises(ValueError, match=r"FROM a|unknown instruction"):
         parse(text)
+
+
+def test_a_fresh_clone_has_no_folder_to_build_in_yet(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """``mmdebstrap`` makes its root folder, but fails where the folder above it is missing."""
+    program = tmp_path / "bin" / "mmdebstrap"
+    program.parent.mkdir()
+    program.write_text('#!/bin/sh -e\nmkdir "$4"\nmkdir -p "$4/etc/dpkg/dpkg.cfg.d"\n')
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{program.parent}:{os.environ['PATH']}")
+
+    root = debian(tmp_path / "build" / "image")
+
+    assert (root / "ready").exists()
