@@ -33,6 +33,7 @@ from rds_csi.config import (
     check_host,
     volume_defaults,
 )
+from rds_csi.errors import DriverError
 from rds_csi.telemetry.sink import occupy_standard_descriptors
 
 _EXIT_FAILED: Final = 1
@@ -264,6 +265,41 @@ def doctor_rds(
     except ConfigurationError as error:
         refuse(str(error))
     sys.exit(status)
+
+
+@main.command()
+@_doctor_options
+@driver_options
+@controller_options
+@click.option("--orphans", is_flag=True, help="Also what has no owner; nothing is removed.")
+@click.option(
+    "--pv-file",
+    type=click.Path(path_type=Path),
+    help="What `kubectl get pv,csinodes -o json` printed: names the claims, finds orphans.",
+)
+def volumes(*, as_json: bool, orphans: bool, pv_file: Path | None, **flags: Any) -> None:
+    """List the volumes on the RDS: size, holders, export, health; changes nothing."""
+    from rich.console import Console  # noqa: PLC0415 - no daemon prints tables
+
+    from rds_csi.cli import volumes as command  # noqa: PLC0415
+    from rds_csi.runtime import threads  # noqa: PLC0415
+    from rds_csi.telemetry import logs  # noqa: PLC0415
+
+    logs.configure(level="error", style="console")
+    try:
+        shared = DriverConfig(**pick(flags, DriverConfig))
+        cluster = command.read_cluster(pv_file, shared.driver_name) if pv_file else None
+        work = command.look(shared, controller_config(flags), orphans=orphans, cluster=cluster)
+        report = threads.run(work)
+    except ConfigurationError as error:
+        refuse(str(error))
+    except DriverError as error:
+        click.echo(f"rds-csi: {error}", err=True)
+        sys.exit(_EXIT_FAILED)
+    if as_json:
+        click.echo(command.as_json(report))
+    else:
+        command.show(report, Console(highlight=False), click.echo)
 
 
 def _serve(flags: dict[str, Any], *, with_controller: bool, with_node: bool) -> None:

@@ -1,6 +1,7 @@
 """Node ids: what a node reports, and how the controller knows one of its own cluster."""
 
 import hashlib
+import re
 from typing import Final
 
 from rds_csi.errors import (
@@ -50,6 +51,12 @@ def check_node(cluster_id: str, node_id: str) -> str:
             advice="controller and node plugins must have the same --cluster-id",
         )
     return node_id
+
+
+def node_name(node_id: str) -> str:
+    """The name in a node id that :func:`make_node_id` made, for people: without the tag."""
+    name, _, tag = node_id.rpartition(".")
+    return name if name and re.fullmatch(rf"[0-9a-f]{{{_TAG_LENGTH}}}", tag) else node_id
 
 
 def _tag(cluster_id: str, name: str) -> str:

@@ -1,4 +1,4 @@
-"""What only ``rds-csi doctor`` asks: who we are to RouterOS, its clock, and all its disks.
+"""What only a person's commands ask (``doctor``, ``volumes``): users, clock, all disks and files.
 
 Reads only. Each question is a line of its own, so that one that RouterOS refuses hides no other.
 """
@@ -121,6 +121,13 @@ class Inventory:
         reply = await self._ask(block(':put "file"', print_json(query)))
         names = [as_text(item.get("name")) for item in reply.items("file")]
         return [found[0] for name in names if (found := SCRATCH.search(name))]
+
+    async def owned_files(self, owner: str) -> list[str]:
+        """The paths of all files whose names say that the owner's driver made them."""
+        where = f"name~{quote(quote_pattern(f'-{owner_tag(owner)}.img') + '$')}"
+        query = f"/file/print as-value proplist=name where {where}"
+        reply = await self._ask(block(':put "file"', print_json(query)))
+        return sorted(as_text(item.get("name")).removeprefix("/") for item in reply.items("file"))
 
     async def _ask(self, command: str) -> Reply:
         reply = await self._session.execute(command)

@@ -5,7 +5,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rds_csi.errors import InvalidRequest, NodeNotFound
-from rds_csi.model.node_id import MAXIMUM_NODE_ID, check_node, check_node_id, make_node_id
+from rds_csi.model.node_id import (
+    MAXIMUM_NODE_ID,
+    check_node,
+    check_node_id,
+    make_node_id,
+    node_name,
+)
 
 
 @given(st.text(min_size=1, max_size=60).filter(str.isprintable))
@@ -14,6 +20,12 @@ def test_a_node_id_proves_its_cluster(name: str) -> None:
     assert check_node("cluster", node) == node
     with pytest.raises(NodeNotFound, match="cluster-id"):
         check_node("other", node)
+    assert node_name(node) == name
+
+
+def test_a_name_that_is_no_node_id_stays_as_it_is() -> None:
+    for name in ("worker-1", "worker-1.example.com", ".00000000", ""):
+        assert node_name(name) == name
 
 
 @pytest.mark.parametrize("node", ["worker-1", "worker-1.00000000", ".", "some-fake-node-id"])
