@@ -99,7 +99,7 @@ class Host:
             connector=connector,
             host=HOST_NQN,
             nqn_prefix=PREFIX,
-            recorded=lambda: self.store.staged_nqns(PREFIX),
+            recorded=self.store.recorded,
             mounted=lambda: self.mounts.look(many=True).uses,
             locked=lambda _nqn: False,
         )

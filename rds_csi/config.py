@@ -15,7 +15,7 @@ from typing import Final
 from rds_csi.errors import InvalidParameter, InvalidRequest
 from rds_csi.model.node_id import check_node_id
 from rds_csi.model.parameters import VolumeParameters
-from rds_csi.model.volume import check_nqn
+from rds_csi.model.volume import LARGEST_GENERATION, check_nqn, export_nqn
 
 DEFAULT_DRIVER_NAME: Final = "csi.rds-csi.io"
 DEFAULT_NQN_PREFIX: Final = "nqn.2000-02.com.mikrotik"
@@ -76,7 +76,7 @@ class DriverConfig:
                 "cluster's volumes on the RDS and must never change"
             )
         try:
-            check_nqn(f"{self.nqn_prefix}:pvc-{'0' * 28}")
+            check_nqn(export_nqn(self.nqn_prefix, f"pvc-{'0' * 28}", LARGEST_GENERATION))
         except InvalidRequest as error:
             raise ConfigurationError(f"--nqn-prefix {self.nqn_prefix!r}: {error}") from None
         if not self.endpoint.is_absolute() or self.endpoint.suffix != ".sock":
@@ -98,8 +98,8 @@ class DriverConfig:
         return f"{self.driver_name}/{self.cluster_id}"
 
     def nqn(self, volume_id: str) -> str:
-        """The NQN under which a volume is exported."""
-        return f"{self.nqn_prefix}:{volume_id}"
+        """The NQN under which a volume is exported until it is handed over to its first holder."""
+        return export_nqn(self.nqn_prefix, volume_id, 0)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

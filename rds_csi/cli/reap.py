@@ -23,7 +23,7 @@ from rds_csi.nvme.child import Prover
 from rds_csi.nvme.readiness import Timings
 from rds_csi.nvme.reaper import Finding, Verdict
 from rds_csi.nvme.removal import Remover
-from rds_csi.nvme.sysfs import Sysfs
+from rds_csi.nvme.sysfs import Controller, Sysfs
 from rds_csi.runtime.process import SubprocessRunner
 
 
@@ -96,31 +96,40 @@ async def give_volume_up(
     found = sysfs.controllers_of(
         lambda nqn: is_our_nqn(nqn, config.nqn_prefix) and belongs(nqn, volume)
     )
-    own = [controller for controller in found if controller.hostnqn == host.nqn]
+    own: dict[str, list[Controller]] = {}
+    for controller in found:
+        if controller.hostnqn == host.nqn:
+            own.setdefault(controller.nqn, []).append(controller)
     if not own:
         raise ConfigurationError(f"{volume} is not connected on this host as {host.nqn}")
-    if live := [controller.name for controller in own if controller.live]:
+    if live := [each.name for controllers in own.values() for each in controllers if each.live]:
         raise ConfigurationError(
             f"{volume} has its RDS ({', '.join(live)} is live): stop its pods instead"
         )
     verdict = Verdict(True, "what was written and the RDS has not acknowledged is lost")
-    error = ""
-    if not dry_run:
-        runner = SubprocessRunner()
-        remover = Remover(
-            Prover(runner, sysfs, host),
-            sysfs,
-            host,
-            in_use=lambda _devno: True,  # nothing is to be removed, only to be given up
-            timings=Timings(),
-        )
-        try:
-            await remover.give_up(own, volume=volume)
-        except DriverError as problem:
-            error = str(problem)
-        finally:
-            await runner.close()
-    return [Finding(own[0].nqn, verdict, error)]
+    if dry_run:
+        return [Finding(nqn, verdict) for nqn in own]
+    runner = SubprocessRunner()
+    remover = Remover(
+        Prover(runner, sysfs, host),
+        sysfs,
+        host,
+        in_use=lambda _devno: True,  # nothing is to be removed, only to be given up
+        timings=Timings(),
+    )
+    findings = []
+    try:
+        # The program that does it proves one name; each generation has its own.
+        for nqn, controllers in own.items():
+            error = ""
+            try:
+                await remover.give_up(controllers, volume=volume)
+            except DriverError as problem:
+                error = str(problem)
+            findings.append(Finding(nqn, verdict, error))
+    finally:
+        await runner.close()
+    return findings
 
 
 def as_json(findings: list[Finding]) -> str:

@@ -36,6 +36,7 @@ from rds_csi.model.volume import (
     CapacityRange,
     check_name,
     check_volume_id,
+    export_nqn,
     is_volume_id,
     largest_size,
     volume_id,
@@ -320,7 +321,7 @@ class Controller(csi.ControllerBase):
         return VolumeParameters.parse(parameters, self._settings.defaults)
 
     def _nqn(self, slot: str) -> str:
-        return f"{self._settings.nqn_prefix}:{slot}"
+        return export_nqn(self._settings.nqn_prefix, slot, 0)
 
 
 def _required(slot: str) -> str:

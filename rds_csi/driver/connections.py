@@ -6,11 +6,11 @@ together, for the driver and for ``rds-csi reap``.
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 
 from rds_csi.config import DriverConfig, NodeConfig
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import HostIdentity, host_identity
+from rds_csi.model.volume import read_nqn
 from rds_csi.node.staging import StagingStore
 from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.reaper import Reaper
@@ -80,9 +80,9 @@ def build_connections(
         connector=connector,
         host=host.identity.nqn,
         nqn_prefix=config.nqn_prefix,
-        recorded=partial(host.store.staged_nqns, config.nqn_prefix),
+        recorded=host.store.recorded,
         mounted=lambda: host.mounts.look(many=True).uses,
-        locked=lambda nqn: locked(nqn.rpartition(":")[2]),
+        locked=lambda nqn: (name := read_nqn(nqn)) is None or locked(name.volume),
         grace=settings.reap_grace if grace is None else grace,
         interval=settings.reap_interval,
         dry_run=dry_run,

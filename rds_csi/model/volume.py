@@ -1,4 +1,4 @@
-"""What a volume is called and how large it is: the one check of an id, NQNs, sizes.
+"""What a volume is called and how large it is: the one check of an id, names of exports, sizes.
 
 Who owns it and who has it is in :mod:`.record`, how it may be used in :mod:`.access`.
 """
@@ -36,6 +36,11 @@ _LEGACY_ID: Final = re.compile(r"pvc-[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NQN: Final = re.compile(r"nqn\.\d{4}-\d{2}\.[A-Za-z0-9-]+(\.[A-Za-z0-9-]+)*:[A-Za-z0-9.:_-]+")
 
 _MAXIMUM_NQN: Final = 223
+
+LARGEST_GENERATION: Final = 10**18 - 1
+"""More hand-overs than any volume sees; an NQN has room for so many."""
+
+_GENERATION: Final = re.compile(r"[1-9][0-9]{0,17}")
 
 
 def volume_id(name: str) -> str:
@@ -87,6 +92,47 @@ def check_nqn(nqn: str) -> str:
             f"{nqn[:256]!r} is not an NQN", advice="expected nqn.yyyy-mm.domain:name"
         )
     return nqn
+
+
+@dataclass(frozen=True, slots=True)
+class ExportName:
+    """What the NQN of an export says: which volume it is, and under which of its hand-overs.
+
+    ``generation`` 0 is the plain name, as of a volume that was published before exports were
+    named by generation.
+    """
+
+    prefix: str
+    volume: str
+    generation: int = 0
+
+    @property
+    def nqn(self) -> str:
+        """The NQN itself."""
+        return export_nqn(self.prefix, self.volume, self.generation)
+
+
+def export_nqn(prefix: str, volume: str, generation: int) -> str:
+    """The NQN of a volume's export: ``<prefix>:<volume>``, from generation 1 on ``.<generation>``.
+
+    A former holder that comes back asks for a name that is not there any more.
+    """
+    return f"{prefix}:{volume}.{generation}" if generation else f"{prefix}:{volume}"
+
+
+def read_nqn(nqn: str, prefix: str | None = None) -> ExportName | None:
+    """What :func:`export_nqn` was given; None for a name that it does not give to a volume.
+
+    ``prefix`` is the configured one; None takes any, where something else proves whose it is. A
+    volume's id has neither ``:`` nor ``.``, so there is one reading at most.
+    """
+    head, colon, name = nqn.rpartition(":")
+    volume, dot, number = name.partition(".")
+    if not (head and colon) or prefix not in (None, head) or not is_volume_id(volume):
+        return None
+    if dot and not _GENERATION.fullmatch(number):
+        return None
+    return ExportName(head, volume, int(number or 0))
 
 
 def round_up(size: int, unit: int = MIB) -> int:

@@ -6,7 +6,7 @@ from rds_csi.errors import DriverError, FailedPrecondition, InvalidRequest, NotU
 from rds_csi.filesystem.devices import Device
 from rds_csi.filesystem.mounts import Mount
 from rds_csi.model.contexts import Target
-from rds_csi.model.volume import is_volume_id
+from rds_csi.model.volume import read_nqn
 from rds_csi.node.ports import Initiator, Subsystems
 from rds_csi.nvme.sysfs import Controller, Namespace
 
@@ -14,8 +14,9 @@ from rds_csi.nvme.sysfs import Controller, Namespace
 def check_target(target: Target, volume: str) -> Target:
     """The target, if its NQN is the volume's own; else :class:`InvalidRequest`.
 
-    The exports are named ``<prefix>:<volume id>``. A context that names another volume's export
-    would have that volume formatted, mounted, or disconnected in this one's name.
+    How exports are named says :func:`rds_csi.model.volume.export_nqn`. A context that names
+    another volume's export would have that volume formatted, mounted, or disconnected in this
+    one's name.
     """
     if not belongs(target.nqn, volume):
         raise InvalidRequest(f"NQN {target.nqn!r} is not of this volume", volume=volume)
@@ -23,9 +24,22 @@ def check_target(target: Target, volume: str) -> Target:
 
 
 def belongs(nqn: str, volume: str) -> bool:
-    """Whether an NQN is that of a volume's export."""
-    prefix, colon, name = nqn.rpartition(":")
-    return bool(prefix and colon) and name == volume
+    """Whether an NQN is that of a volume's export, of whichever generation."""
+    name = read_nqn(nqn)
+    return name is not None and name.volume == volume
+
+
+def same_export(one: str, other: str) -> bool:
+    """Whether two NQNs are of one volume's export, at whichever of its hand-overs."""
+    this, that = read_nqn(one), read_nqn(other)
+    if this is None or that is None:
+        return False
+    return (this.prefix, this.volume) == (that.prefix, that.volume)
+
+
+def _newest_first(nqns: Iterable[str]) -> list[str]:
+    """NQNs of volumes, by their generations: a session of an older one may be there still."""
+    return sorted(nqns, key=lambda nqn: (-name.generation if (name := read_nqn(nqn)) else 0, nqn))
 
 
 def not_undone(failure: Exception, why: Exception, volume: str) -> NotUndone:
@@ -48,7 +62,7 @@ class Volumes:
 
     def all_controllers(self) -> list[Controller]:
         """The connections to volumes that this node made, in whatever state."""
-        return self._ours(lambda nqn: is_volume_id(nqn.rpartition(":")[2]))
+        return self._ours(lambda nqn: read_nqn(nqn) is not None)
 
     def controllers(self, volume: str) -> list[Controller]:
         """Those of one volume."""
@@ -59,8 +73,8 @@ class Volumes:
         return [each for each in found if each.hostnqn == self._host_nqn]
 
     def namespace(self, controllers: Sequence[Controller]) -> Namespace | None:
-        """The namespace of the first NQN of the controllers that has one."""
-        for nqn in sorted({each.nqn for each in controllers}):
+        """The namespace of the newest NQN of the controllers that has one."""
+        for nqn in _newest_first({each.nqn for each in controllers}):
             of_nqn = [each for each in controllers if each.nqn == nqn]
             namespace = self._subsystems.namespace_of(of_nqn)
             if namespace is not None:
@@ -72,8 +86,8 @@ class Volumes:
         return {controller.nqn for controller in self.controllers(volume)}
 
     def find(self, volume: str) -> tuple[str, Namespace] | None:
-        """The volume's NQN and namespace, if it is connected."""
-        for nqn in sorted(self.nqns(volume)):
+        """The volume's NQN and namespace, if it is connected; those of its newest generation."""
+        for nqn in _newest_first(self.nqns(volume)):
             namespace = self._initiator.find(nqn)
             if namespace is not None:
                 return nqn, namespace

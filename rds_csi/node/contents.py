@@ -26,6 +26,7 @@ from rds_csi.filesystem.devices import BlockDevices, Device
 from rds_csi.filesystem.format import Formatter, State
 from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mount
+from rds_csi.node.connected import same_export
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.node.wanted import Stage
 
@@ -53,7 +54,9 @@ class Contents:
 
     async def ensure(self, wanted: Stage, before: StagedVolume | None, device: Device) -> None:
         """Make sure of the file system, making it where the device is blank and rightly so."""
-        mark = before.formatting if before and before.nqn == wanted.target.nqn else ""
+        # The name changes with each hand-over. What the mark is of, its UUID says on the device.
+        same = before is not None and same_export(before.nqn, wanted.target.nqn)
+        mark = before.formatting if before is not None and same else ""
         examination = await self._formatter.examine(
             device,
             wanted.capability.file_system,

@@ -19,7 +19,7 @@ import aiofiles
 import aiofiles.os
 import structlog
 
-from rds_csi.model.volume import check_volume_id, is_volume_id
+from rds_csi.model.volume import check_volume_id, is_volume_id, read_nqn
 
 T = TypeVar("T")
 log = structlog.get_logger(__name__)
@@ -148,6 +148,23 @@ _FIELDS: Final[Mapping[str, Callable[[Any], Any]]] = {
 }
 
 
+@dataclass(frozen=True, slots=True)
+class Recorded:
+    """The NQNs that may be those of something staged.
+
+    A readable record speaks for the one NQN in it, generation and all. An unreadable one speaks
+    for every NQN of the volume that its file is named after.
+    """
+
+    nqns: frozenset[str]
+    unreadable: frozenset[str]
+
+    def __contains__(self, nqn: object) -> bool:
+        """Whether it may be."""
+        name = read_nqn(str(nqn))
+        return nqn in self.nqns or (name is not None and name.volume in self.unreadable)
+
+
 class StagingStore:
     """The files of one state directory."""
 
@@ -190,14 +207,13 @@ class StagingStore:
         found = await asyncio.to_thread(self._read_all)
         return [staged for staged in found.values() if staged is not None]
 
-    async def staged_nqns(self, prefix: str) -> set[str]:
-        """The NQNs of what may be staged. An unreadable record counts, by its file's name.
-
-        ``prefix`` is that of the NQNs. Raises OSError if the directory cannot be read.
-        """
-        readable = await asyncio.to_thread(self._read_all)
-        nqns = {staged.nqn for staged in readable.values() if staged is not None and staged.staged}
-        return nqns | {f"{prefix}:{volume}" for volume, staged in readable.items() if not staged}
+    async def recorded(self) -> "Recorded":
+        """The NQNs of what may be staged. Raises OSError if the directory cannot be read."""
+        records = await asyncio.to_thread(self._read_all)
+        return Recorded(
+            frozenset(each.nqn for each in records.values() if each is not None and each.staged),
+            frozenset(volume for volume, each in records.items() if each is None),
+        )
 
     def _read_all(self) -> dict[str, StagedVolume | None]:
         """Every record by the volume id that its file is named after; takes a while."""

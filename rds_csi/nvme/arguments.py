@@ -17,7 +17,7 @@ from rds_csi.errors import CommandFailed
 from rds_csi.model.contexts import Target
 from rds_csi.model.host_identity import HostIdentity
 from rds_csi.model.parameters import ConnectionConfig
-from rds_csi.model.volume import is_volume_id
+from rds_csi.model.volume import read_nqn
 from rds_csi.nvme.cli_errors import says_unknown_option
 from rds_csi.runtime.process import Runner
 
@@ -132,10 +132,9 @@ def connect_file(
 
 
 def is_our_nqn(nqn: str, prefix: str) -> bool:
-    """Whether we make such NQNs: the configured prefix, a colon, and a volume id.
+    """Whether we make such NQNs: the configured prefix, a colon, a volume id, its generation.
 
     A host may boot from NVMe-oF under any other name, even under the same prefix: only what
     passes here is ever disconnected.
     """
-    head, colon, slot = nqn.rpartition(":")
-    return bool(colon) and head == prefix and is_volume_id(slot)
+    return read_nqn(nqn, prefix) is not None

@@ -13,7 +13,7 @@ keeps it.
 
 import asyncio
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Container
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
@@ -157,7 +157,7 @@ class Reaper:
         connector: Disconnector,
         host: str,
         nqn_prefix: str,
-        recorded: Callable[[], Awaitable[set[str]]],
+        recorded: Callable[[], Awaitable[Container[str]]],
         mounted: Callable[[], Callable[[tuple[int, int]], bool]],
         locked: Callable[[str], bool],
         clock: Clock | None = None,
@@ -275,7 +275,7 @@ class Reaper:
     def _judge(
         self,
         found: _Found,
-        recorded: set[str],
+        recorded: Container[str],
         *,
         starting: bool,
         note: bool = False,

@@ -1,6 +1,7 @@
 """What is wrong with a volume, as far as its entry on the RDS shows it."""
 
 from rds_csi.model.health import Problem, Severity
+from rds_csi.model.volume import read_nqn
 from rds_csi.routeros.disk import Disk
 
 
@@ -25,7 +26,7 @@ def problems(disk: Disk) -> list[Problem]:
                 f"the RDS shows no size; is the pool of {disk.file_path} mounted, the file there?",
             )
         )
-    if not disk.nqn.endswith(f":{disk.slot}"):
+    if not _names_it(disk):
         found.append(
             Problem(
                 Severity.INACCESSIBLE,
@@ -34,3 +35,10 @@ def problems(disk: Disk) -> list[Problem]:
             )
         )
     return found
+
+
+def _names_it(disk: Disk) -> bool:
+    """Whether a node would look for the name: the plain one, or that of the last hand-over."""
+    name = read_nqn(disk.nqn)
+    generation = disk.record.generation if disk.record is not None else 0
+    return name is not None and name.volume == disk.slot and name.generation in (0, generation)

@@ -23,6 +23,7 @@ from rds_csi.doctor.reach import NVME, SSH, Answer, reach
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import host_identity
 from rds_csi.model.node_id import make_node_id
+from rds_csi.nvme.arguments import is_our_nqn
 from rds_csi.nvme.connector import FABRICS
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import Runner
@@ -77,7 +78,7 @@ async def examine(
 def _used(sysfs: Sysfs, prefix: str) -> Address | None:
     """The address that a volume of the driver is connected to, if one is."""
     for each in sysfs.controllers():
-        if each.nqn.startswith(f"{prefix}:") and each.address and each.port:
+        if is_our_nqn(each.nqn, prefix) and each.address and each.port:
             return each.address, each.port
     return None
 

@@ -169,6 +169,31 @@ async def test_nothing_else_is_given_up(
         assert (kernel.controller(name) / "delete_controller").read_text() == ""
 
 
+def test_the_connection_of_each_generation_is_given_up(
+    config: DriverConfig, node: NodeConfig, kernel: FakeSysfs
+) -> None:
+    nqns = [OURS, f"{OURS}.2"]
+    names = [kernel.connect(nqn, hostnqn=HOST.nqn, state="connecting") for nqn in nqns]
+
+    def let_go() -> None:
+        for name in names:
+            while (kernel.controller(name) / "delete_controller").read_text() != "1\n":
+                time.sleep(0.01)
+            kernel.disconnect(name)
+
+    async def give_up() -> list[Finding]:
+        work = asyncio.create_task(
+            reap.give_volume_up(
+                config, node, volume_id("a"), dry_run=False, sysfs=Sysfs(kernel.sys)
+            )
+        )
+        await asyncio.to_thread(let_go)
+        return await work
+
+    findings = asyncio.run(give_up())
+    assert [(each.nqn, each.error) for each in findings] == [(nqn, "") for nqn in nqns]
+
+
 async def test_a_dry_run_gives_nothing_up(
     config: DriverConfig, node: NodeConfig, kernel: FakeSysfs
 ) -> None:

@@ -112,6 +112,20 @@ async def test_what_is_locked_or_recorded_speaks_for_a_connection(machine: Machi
     assert "nothing uses its device" in await machine.reason(), "remembered, but not staged"
 
 
+async def test_a_volume_is_locked_whatever_the_generation_of_its_connection(
+    machine: Machine,
+) -> None:
+    machine.tree.set("nvme0", "subsysnqn", f"{NQN}.3")
+    assert "nothing uses its device" in await machine.reason()
+    await machine.record()
+    assert "nothing uses its device" in await machine.reason(), "the record is of another one"
+    machine.locked.add(VOLUME)
+    assert await machine.reason() == "an operation is at work on it"
+    machine.locked.clear()
+    await machine.record(nqn=f"{NQN}.3")
+    assert await machine.reason() == "recorded as staged"
+
+
 @pytest.mark.parametrize(("grace", "used"), [(None, 77), (5.0, 5), (0.0, 0)])
 async def test_the_grace_is_the_settings_unless_it_is_said(
     machine: Machine, grace: float | None, used: int

@@ -70,7 +70,7 @@ async def test_service_connector_and_reaper_work_on_one_host(tmp_path: Path) -> 
     assert connector._runner is runner
     assert inspector._devices._runner is runner
     recorded = reaper_of(part)._recorded
-    assert recorded.func.__self__ is inspector._store  # type: ignore[attr-defined]
+    assert recorded.__self__ is inspector._store  # type: ignore[attr-defined]
 
 
 async def test_connects_run_in_the_scope_of_the_driver(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ from rds_csi.model.access import AccessMode
 from rds_csi.model.record import Publication, Record, owner_prefixes, owner_tag
 
 VERSIONS = ("rds-csi/1", "rds-csi/2")
+HEAD = "owner= name= created=1 access= fencing=0 source="
 texts = st.text(max_size=40)
 publications = st.builds(
     Publication, st.text(min_size=1, max_size=20), st.sampled_from(AccessMode), st.booleans()
@@ -25,6 +26,7 @@ records = st.builds(
     source=texts,
     generation=st.integers(0, 2**40),
     formatted=st.sampled_from(["ext4", "xfs", ""]),
+    mapped=st.booleans(),
     nodes=st.lists(publications, max_size=4, unique_by=lambda entry: entry.node).map(
         lambda found: tuple(sorted(found))
     ),
@@ -60,7 +62,7 @@ def test_the_beginnings_of_all_versions_are_equally_long(owner: str) -> None:
 @given(records)
 def test_a_record_of_the_first_version_is_read_and_written_as_the_second(record: Record) -> None:
     old = Record.parse(record.encode("rds-csi/1"))
-    assert old == replace(record, generation=0, formatted="")
+    assert old == replace(record, generation=0, formatted="", mapped=False)
     assert old.encode().startswith("rds-csi/2 ")
     assert Record.parse(old.encode()) == old
 
@@ -88,10 +90,12 @@ def test_a_damaged_record_is_none_or_says_something_else(
         "my disk",
         "rds-csi/0 owner=a name=b created=1 access=ext4 fencing=0 source= nodes=",
         "rds-csi/2 owner=a name=b created=1 access=ext4 fencing=0 source= nodes=",
-        "rds-csi/3 owner= name= created=1 access= fencing=0 source= generation=0 formatted= nodes=",
-        "rds-csi/1 owner= name= created=1 access= fencing=0 source= generation=0 formatted= nodes=",
-        "rds-csi/2 owner= name= created=1 access= fencing=0 source= generation=x formatted= nodes=",
-        "rds-csi/2 owner= name= created=1 access= fencing=0 source= generation= formatted= nodes=",
+        f"rds-csi/3 {HEAD} generation=0 formatted= mapped=0 nodes=",
+        f"rds-csi/1 {HEAD} generation=0 formatted= mapped=0 nodes=",
+        f"rds-csi/2 {HEAD} generation=x formatted= mapped=0 nodes=",
+        f"rds-csi/2 {HEAD} generation= formatted= mapped=0 nodes=",
+        f"rds-csi/2 {HEAD} generation=0 formatted= nodes=",
+        f"rds-csi/2 {HEAD} generation=0 formatted= mapped=2 nodes=",
         "rds-csi/1 owner=a name=b created=1 access=ext4 fencing=0 source=",
         "rds-csi/1 name=b owner=a created=1 access=ext4 fencing=0 source= nodes=",
         "rds-csi/1 owner=a name=b created=01 access=ext4 fencing=0 source= nodes=",

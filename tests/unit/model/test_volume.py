@@ -9,16 +9,20 @@ from hypothesis import strategies as st
 from rds_csi.errors import InvalidRequest, SizeOutOfRange, VolumeNotFound
 from rds_csi.model.volume import (
     GIB,
+    LARGEST_GENERATION,
     MAXIMUM_SIZE,
     MIB,
     MINIMUM_SIZE,
     MINIMUM_XFS,
     CapacityRange,
+    ExportName,
     check_name,
     check_nqn,
     check_volume_id,
+    export_nqn,
     is_legacy_id,
     is_volume_id,
+    read_nqn,
     volume_id,
 )
 
@@ -54,6 +58,54 @@ def test_ids_of_the_go_driver_are_volumes_too() -> None:
 )
 def test_nothing_else_is_a_volume(text: str) -> None:
     assert not is_volume_id(text)
+
+
+ids = st.text().map(volume_id) | st.uuids().map("pvc-{}".format)
+prefixes = st.from_regex(r"nqn\.[0-9]{4}-[0-9]{2}\.[a-z.:]{0,20}[a-z]", fullmatch=True)
+
+
+@given(prefixes, ids, st.integers(0, LARGEST_GENERATION))
+def test_the_name_of_an_export_says_what_it_was_made_of(
+    prefix: str, volume: str, generation: int
+) -> None:
+    nqn = export_nqn(prefix, volume, generation)
+    name = ExportName(prefix, volume, generation)
+    assert name.nqn == nqn
+    assert read_nqn(nqn, prefix) == read_nqn(nqn) == name
+    assert read_nqn(nqn, f"{prefix}x") is None
+    assert read_nqn(nqn, "") is None
+
+
+@given(prefixes, st.data())
+def test_no_two_exports_share_a_name(prefix: str, data: st.DataObject) -> None:
+    """Neither two volumes, nor one volume at two of its hand-overs."""
+    made = st.tuples(ids, st.integers(0, 20) | st.integers(0, LARGEST_GENERATION))
+    one, other = data.draw(made), data.draw(made)
+    assert (export_nqn(prefix, *one) == export_nqn(prefix, *other)) == (one == other)
+
+
+@given(st.text() | st.builds("{}:{}{}".format, prefixes, ids | st.text(), st.text()))
+def test_what_is_read_as_a_name_would_be_written_so(text: str) -> None:
+    name = read_nqn(text)
+    assert name is None or (name.nqn == text and is_volume_id(name.volume))
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("", "{}.", "{}.0", "{}.01", "{}.-1", "{}.+1", "{}.1 ", "{}.1\n", "{}\n", "{}.1.1"),
+        *("{}.x", "{}.1e3", "{}.\u0663", "{}:1", "x{}", "{}x", "{}.1234567890123456789", "boot"),
+        *("doctor-" + "0" * 24, "doctor-" + "0" * 24 + ".1"),
+    ],
+)
+@pytest.mark.parametrize("volume", [volume_id("a"), "pvc-ccdecfad-a8bf-572e-9120-464c4d99f12f"])
+def test_a_foreign_name_is_of_no_volume(name: str, volume: str) -> None:
+    prefix = "nqn.2000-02.com.mikrotik"
+    assert read_nqn(f"{prefix}:{volume}", prefix) == ExportName(prefix, volume)
+    assert read_nqn(f"{prefix}:{name.format(volume)}", prefix) is None
+    assert read_nqn(f"{prefix}:{name.format(volume)}") is None
+    assert read_nqn(volume) is None
+    assert read_nqn(f":{volume}") is None
 
 
 @pytest.mark.parametrize("name", ["", "a\n", "a\x00", "a\x7f", "a\x9f", "n" * 129, "é" * 65])

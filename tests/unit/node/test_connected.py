@@ -9,7 +9,7 @@ from rds_csi.errors import OPEN, ConnectFailed, FailedPrecondition, InvalidReque
 from rds_csi.filesystem.devices import Device
 from rds_csi.filesystem.mounts import Mount, parse
 from rds_csi.model.contexts import Target
-from rds_csi.node.connected import Volumes, belongs, check_target, not_undone
+from rds_csi.node.connected import Volumes, belongs, check_target, not_undone, same_export
 from tests.unit.fakes.sysfs import HOST_NQN, OTHER_NQN, FakeSysfs
 from tests.unit.nvme.kernel import PREFIX, TARGET, A, B, Kernel
 
@@ -28,7 +28,19 @@ def volumes(kernel: Kernel) -> Volumes:
 
 @pytest.mark.parametrize(
     "nqn",
-    [B, "", VOLUME, f":{VOLUME}", f"{A}x", f"{A}:x", f"{PREFIX}:x{VOLUME}", f"{A}\n", A.upper()],
+    [
+        B,
+        f"{B}.1",
+        f"{A}.0",
+        "",
+        VOLUME,
+        f":{VOLUME}",
+        f"{A}x",
+        f"{A}:x",
+        f"{PREFIX}:x{VOLUME}",
+        f"{A}\n",
+        A.upper(),
+    ],
 )
 def test_an_export_of_any_other_name_is_not_the_volumes(nqn: str) -> None:
     assert not belongs(nqn, VOLUME)
@@ -37,11 +49,32 @@ def test_an_export_of_any_other_name_is_not_the_volumes(nqn: str) -> None:
     assert caught.value.volume == VOLUME
 
 
-def test_its_own_export_is_whatever_the_prefix() -> None:
-    for nqn in (A, f"nqn.2014-08.org.example:a:{VOLUME}"):
+def test_its_own_export_is_whatever_prefix_and_generation() -> None:
+    for nqn in (A, f"nqn.2014-08.org.example:a:{VOLUME}", f"{A}.1", f"{A}.12"):
         assert belongs(nqn, VOLUME)
         target = Target("192.0.2.1", 4420, nqn)
         assert check_target(target, VOLUME) is target
+
+
+@pytest.mark.parametrize(
+    ("other", "same"),
+    [(A, True), (f"{A}.1", True), (B, False), (f"{B}.3", False), (f"x{A}", False), ("", False)],
+)
+def test_an_export_is_the_same_at_each_of_its_hand_overs(other: str, same: bool) -> None:
+    for nqn in (A, f"{A}.3"):
+        assert same_export(nqn, other) == same_export(other, nqn) == same
+    assert not same_export("", "")
+
+
+def test_the_newest_generation_is_the_volumes(kernel: Kernel, volumes: Volumes) -> None:
+    """A session of an older one may be there still, and looks as well as ever."""
+    for nqn in (A, f"{A}.9", f"{A}.10"):
+        kernel.tree.connect(nqn)
+    found = volumes.find(VOLUME)
+    assert found is not None
+    assert found[0] == f"{A}.10"
+    assert volumes.namespace(volumes.controllers(VOLUME)) == found[1]
+    assert volumes.nqns(VOLUME) == {A, f"{A}.9", f"{A}.10"}
 
 
 def test_what_could_not_be_undone_is_an_open_answer_that_tells_both() -> None:

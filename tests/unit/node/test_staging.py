@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 
 import aiofiles.os
@@ -11,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rds_csi.errors import DriverError
+from rds_csi.model.volume import export_nqn, read_nqn
 from rds_csi.node.staging import StagedVolume, StagingStore
 
 VOLUME = "pvc-0123456789abcdef0123456789ab"
@@ -52,7 +54,7 @@ async def test_what_may_be_staged_includes_what_cannot_be_read(
     store: StagingStore, tmp_path: Path
 ) -> None:
     prefix = "nqn.2000-02.com.mikrotik"
-    assert await store.staged_nqns(prefix) == set()
+    assert STAGED.nqn not in await store.recorded()
     await store.write(STAGED)
     marked, broken = "pvc-" + "d" * 28, OTHER
     await store.write(
@@ -60,7 +62,14 @@ async def test_what_may_be_staged_includes_what_cannot_be_read(
     )
     (tmp_path / "state" / f"{broken}.json").write_bytes(b"{")
     (tmp_path / "state" / f"{broken}.tmp").write_bytes(b"{")
-    assert await store.staged_nqns(prefix) == {STAGED.nqn, f"{prefix}:{broken}"}
+    recorded = await store.recorded()
+    name = read_nqn(STAGED.nqn)
+    assert name is not None
+    other = replace(name, generation=name.generation + 1).nqn
+    assert [nqn in recorded for nqn in (STAGED.nqn, other)] == [True, False]
+    assert all(export_nqn(prefix, broken, number) in recorded for number in (0, 1, 12))
+    assert export_nqn(prefix, marked, 0) not in recorded
+    assert prefix not in recorded
 
 
 @given(

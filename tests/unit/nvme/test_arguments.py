@@ -134,6 +134,9 @@ def test_the_file_is_there_while_it_is_needed() -> None:
     [
         ("nqn.2000-02.com.mikrotik:pvc-" + "0" * 28, True),
         ("nqn.2000-02.com.mikrotik:pvc-01234567-89ab-cdef-0123-456789abcdef", True),
+        ("nqn.2000-02.com.mikrotik:pvc-" + "0" * 28 + ".12", True),
+        ("nqn.2000-02.com.mikrotik:pvc-01234567-89ab-cdef-0123-456789abcdef.1", True),
+        ("nqn.2000-02.com.mikrotik:pvc-" + "0" * 28 + ".x", False),
         ("nqn.2000-02.com.mikrotik:pvc-" + "0" * 27, False),
         ("nqn.2000-02.com.mikrotik:pvc-" + "G" * 28, False),
         ("nqn.2000-02.com.mikrotik:snap-" + "0" * 27, False),
