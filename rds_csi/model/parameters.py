@@ -214,7 +214,8 @@ KEYS: Final[Mapping[str, Key]] = {
         "seconds the kernel tries to reconnect; -1 for ever, 0 its own default",
         "Reads and writes wait so long. Then the kernel takes the device away: I/O fails, the "
         "file system is lost to the pod, and the pod has to be started anew. With -1 I/O waits "
-        "for as long as the outage lasts, and nothing fails.",
+        "for as long as the outage lasts, and nothing fails; but what a "
+        "target that lost power meanwhile had not flushed is lost without an error.",
         _ctrl_loss_tmo,
         "ctrl_loss_tmo",
         connection=True,
