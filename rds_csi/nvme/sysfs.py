@@ -1,10 +1,10 @@
 """What the kernel says of its NVMe-oF connections: ``/sys``, read only.
 
-sysfs is the truth; nothing here is remembered. Device names are given out again as soon as
-they are free, so a name is good for one look and no longer. Entries may vanish between two
-reads: what vanished is passed over.
+sysfs is the truth; nothing here is remembered but which controllers are a stranger's
+(:mod:`.names`). Device names are given out again as soon as they are free, so a name is good for
+one look and no longer. Entries may vanish between two reads: what vanished is passed over.
 
-Each look walks as little as it can: the NQN is read first, and what is not asked for is not
+Each look walks as little as it can: the NQN comes first, and what is not asked for is not
 looked at. With 200 volumes every walk that nests in another is felt by all calls.
 
 Two layouts (kernel: drivers/nvme/host/multipath.c). With native multipath a namespace is
@@ -18,6 +18,8 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
+
+from rds_csi.nvme.names import Names
 
 SECTOR: Final = 512
 """``/sys/class/block/*/size`` counts these, whatever the block size of the device."""
@@ -101,6 +103,7 @@ class Sysfs:
     def __init__(self, root: Path = Path("/sys"), *, dev: Path = Path("/dev")) -> None:
         self._class = root / "class"
         self._dev = dev
+        self._known = Names(f"{self._class}/nvme", self._nqn)
 
     @property
     def places(self) -> tuple[Path, Path]:
@@ -128,8 +131,8 @@ class Sysfs:
         subsystems = _Subsystems(f"{self._class}/nvme-subsystem")
         return [
             self._controller(name, nqn, subsystems.of(name))
-            for name, nqn in self._names_and_nqns()
-            if wanted(nqn)
+            for name, nqn in self._known.nqns().items()
+            if wanted(nqn) and self._nqn(name) == nqn
         ]
 
     def namespace(self, nqn: str, hostnqn: str | None = None, nsid: int = 1) -> Namespace | None:
@@ -173,10 +176,12 @@ class Sysfs:
         """
         subsystems = _Subsystems(f"{self._class}/nvme-subsystem")
         by_nqn: dict[str, list[Controller]] = {}
-        for name, nqn in self._names_and_nqns():
-            controllers = by_nqn.setdefault(nqn, [])
-            if wanted(nqn):
-                controllers.append(self._controller(name, nqn, subsystems.of(name)))
+        for name, nqn in self._known.nqns().items():
+            if not wanted(nqn):
+                by_nqn.setdefault(nqn, [])
+            elif self._nqn(name) == nqn:
+                found = self._controller(name, nqn, subsystems.of(name))
+                by_nqn.setdefault(nqn, []).append(found)
         return [
             Subsystem(
                 nqn=nqn,
@@ -204,12 +209,9 @@ class Sysfs:
                 return nqn
         return ""
 
-    def _names_and_nqns(self) -> Iterator[tuple[str, str]]:
-        """The controllers, in the order of their numbers."""
-        directory = f"{self._class}/nvme"
-        for name in _names(directory, _CONTROLLER):
-            if nqn := _read(f"{directory}/{name}/subsysnqn"):
-                yield name, nqn
+    def _nqn(self, name: str) -> str:
+        """What a controller shows now: which one has the name may have changed."""
+        return _read(f"{self._class}/nvme/{name}/subsysnqn")
 
     def _controller(self, name: str, nqn: str, subsystem: str) -> Controller:
         entry = f"{self._class}/nvme/{name}"

@@ -34,6 +34,10 @@ class FakeSysfs:
     def sys(self) -> Path:
         return self.root / "sys"
 
+    @property
+    def _gone(self) -> Path:
+        return self.root / "gone"
+
     def connect(
         self,
         nqn: str,
@@ -109,7 +113,10 @@ class FakeSysfs:
         directory = self.controller(controller)
         subsystem = self.subsystem(controller)
         blocks = [entry for entry in directory.iterdir() if entry.is_dir()]
-        (self.sys / "class/nvme" / controller).unlink()
+        # The kernel never gives the number of this entry again, as the file system below us may.
+        self._gone.mkdir(exist_ok=True)
+        link = self.sys / "class/nvme" / controller
+        link.rename(self._gone / str(link.lstat().st_ino))
         (subsystem / controller).unlink()
         if not list(subsystem.glob("nvme[0-9]")):
             blocks += [entry for entry in subsystem.iterdir() if entry.is_dir()]

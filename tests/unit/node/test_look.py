@@ -127,10 +127,17 @@ async def test_stats_read_the_table_once_and_the_details_of_one_volume(host: Hos
         "table": 1,
         "controllers": 1,
         "subsystems": 0,
-        "NQNs": ALL,
+        "NQNs": ALL + 1,
         "states": 1,
     }
     assert sum(counts.values()) <= ALL + DETAILS + 20
+    with counted(host.table.parent) as counts:
+        await host.node.node_get_volume_stats(
+            csi.NodeGetVolumeStatsRequest(volume_id=volume(4), volume_path=host.target(4))
+        )
+    seen = walked(counts, host)
+    assert (seen["controllers"], seen["NQNs"], seen["states"]) == (1, 1, 1)
+    assert sum(counts.values()) <= DETAILS + 20
 
 
 async def test_health_of_two_paths_reads_the_table_once(host: Host) -> None:
@@ -144,14 +151,14 @@ async def test_health_of_two_paths_reads_the_table_once(host: Host) -> None:
             )
         )
     assert walked(counts, host)["table"] == 1
-    assert walked(counts, host)["NQNs"] == ALL
+    assert walked(counts, host)["NQNs"] == ALL + 1
 
 
 async def test_storage_health_walks_once(host: Host) -> None:
     with counted(host.table.parent) as counts:
         await host.node.node_get_storage_health(csi.NodeGetStorageHealthRequest())
     seen = walked(counts, host)
-    assert (seen["NQNs"], seen["states"], seen["table"]) == (ALL, VOLUMES, 0)
+    assert (seen["NQNs"], seen["states"], seen["table"]) == (ALL + VOLUMES, VOLUMES, 0)
 
 
 async def test_the_states_of_all_volumes_are_one_walk(host: Host) -> None:
@@ -164,7 +171,7 @@ async def test_the_states_of_all_volumes_are_one_walk(host: Host) -> None:
         "table": 1,
         "controllers": 1,
         "subsystems": 0,
-        "NQNs": ALL,
+        "NQNs": ALL + VOLUMES,
         "states": VOLUMES,
     }
 
@@ -197,7 +204,7 @@ async def test_a_pass_of_the_reaper_is_one_walk_that_looks_at_no_stranger(host: 
         "table": 1,
         "controllers": 1,
         "subsystems": 0,
-        "NQNs": ALL,
+        "NQNs": ALL + VOLUMES,
         "states": VOLUMES,
     }
 
