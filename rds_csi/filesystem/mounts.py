@@ -8,7 +8,7 @@ cut off writers that still hold data.
 
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -16,6 +16,7 @@ from typing import Final
 import structlog
 
 from rds_csi.errors import CommandFailed, Internal, VolumeInUse
+from rds_csi.filesystem.kept import Kept, MountEvents
 from rds_csi.runtime.process import Runner
 
 log = structlog.get_logger(__name__)
@@ -185,11 +186,28 @@ class MountTable:
 
 
 class Mounts:
-    """The mount table as this process sees it, read anew for every question."""
+    """The mount table as this process sees it, read anew for every question but :meth:`lately`.
 
-    def __init__(self, runner: Runner, *, table: Path = Path("/proc/self/mountinfo")) -> None:
+    ``changed`` tells whether the table has changed since it was last asked.
+    """
+
+    def __init__(
+        self,
+        runner: Runner,
+        *,
+        table: Path = Path("/proc/self/mountinfo"),
+        changed: Callable[[], bool] | None = None,
+    ) -> None:
         self._runner = runner
         self._table = table
+        self._kept = Kept(lambda: self.look(many=True), changed or MountEvents(table))
+
+    def lately(self) -> MountTable:
+        """The table of this moment, for an answer and for no act: see :mod:`.kept`.
+
+        Only a file system that the kernel made read-only may be seen up to ten seconds late.
+        """
+        return self._kept.get()
 
     def look(self, *, many: bool = False) -> MountTable:
         """The table of this moment, for several questions, or ``many``."""

@@ -3,7 +3,8 @@
 The kubelet asks for every volume every minute. With 200 volumes and thousands of mounts even one
 look takes some milliseconds, and dozens may be asked for at once: so they are taken in a thread,
 one at a time, and everything else goes on meanwhile. What is decided by a look is only what to
-answer. Whoever acts on a device looks again.
+answer, so the mount table may be the one of the last look while nothing was mounted or unmounted
+since (:mod:`rds_csi.filesystem.kept`). Whoever acts on a device looks again.
 """
 
 import asyncio
@@ -46,5 +47,5 @@ class Looks:
         return Look(
             controllers=tuple(controllers),
             namespace=self._volumes.namespace(controllers),
-            mounts=self._mounts.look(),
+            mounts=self._mounts.lately(),
         )

@@ -72,7 +72,7 @@ class VolumeStates:
         return Look(Counter(states.values()), reconnected)
 
     def _states(self, staged: list[StagedVolume]) -> dict[str, str]:
-        mounts = self._mounts.look(many=True)
+        mounts = self._mounts.lately()
         connections: dict[str, list[Controller]] = {}
         nqns = {each.nqn for each in staged}
         for controller in self._sysfs.controllers_of(nqns.__contains__):

@@ -58,7 +58,7 @@ class Host:
         self.runner = FakeRunner()
         self.runner.on("stat", result=Result(0, "4096 1000 600 500 100 90\n", ""))
         self.sysfs = Sysfs(self.tree.sys, dev=self.tree.dev)
-        self.mounts = Mounts(self.runner, table=self.table)
+        self.mounts = Mounts(self.runner, table=self.table, changed=lambda: True)
         self.store = StagingStore(root / "state")
         self.connector = Connector(
             self.runner, self.sysfs, HostIdentity(HOST_NQN, HOST_ID), in_use=self.mounts.uses
