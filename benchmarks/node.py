@@ -2,7 +2,9 @@
 
 On a tree like the kernel's sysfs and a file like its mount table, in this process: one
 NodeGetVolumeStats for each volume (the kubelet's poll), a pass of the reaper, the looks of the
-metrics. Prints the CPU time of each, of a whole minute, and the longest CPU time for which the
+metrics. The mount table does not change meanwhile, so it is read when it is too old; what the
+kernel takes to write it is added, as measured with as many real mounts. Prints the CPU time of
+each, of a whole minute, and the longest CPU time for which the
 event loop did nothing else, also with all 200 calls at once. Programs that the driver starts
 (``stat``) are counted beside it.
 
@@ -22,6 +24,7 @@ from typing import Final
 
 from rds_csi.csi import v1 as csi
 from rds_csi.filesystem.devices import BlockDevices
+from rds_csi.filesystem.kept import LONGEST
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import HostIdentity
 from rds_csi.node.ports import NodePorts
@@ -39,6 +42,9 @@ VOLUMES: Final = 200
 MOUNTS: Final = 5000
 MINUTE: Final = 60.0
 LOOKS_A_MINUTE: Final = 4
+TABLES_A_MINUTE: Final = MINUTE / LONGEST
+KERNELS_TABLE: Final = 0.014
+"""CPU seconds in which Linux 6.18 writes a table of 5,000 mounts; reading a file shows none."""
 SHARE_LIMIT: Final = 0.02
 STALL_LIMIT: Final = 0.05
 ROUNDS: Final = 3
@@ -78,7 +84,7 @@ class Host:
         (root / "mountinfo").write_text("".join(lines))
         self.runner = SubprocessRunner()
         self.sysfs = Sysfs(tree.sys, dev=tree.dev)
-        self.mounts = Mounts(self.runner, table=root / "mountinfo")
+        self.mounts = Mounts(self.runner, table=root / "mountinfo", changed=lambda: False)
         self.store = StagingStore(root / "state")
         connector = Connector(
             self.runner, self.sysfs, HostIdentity(HOST_NQN, HOST_ID), in_use=self.mounts.uses
@@ -150,6 +156,10 @@ class Host:
         look = await self.states.look()
         if look.states != {"live": VOLUMES}:
             raise SystemExit(f"not all volumes are well: {look}")
+
+    async def table(self) -> None:
+        """What is done when the table is too old."""
+        self.mounts.look(many=True)
 
     async def reap(self) -> None:
         """What the reaper does."""
@@ -228,6 +238,7 @@ async def measure(root: Path) -> bool:
         "a pass of the reaper": host.reap,
         "a look of the metrics": host.look,
         "NodeGetStorageHealth": host.storage,
+        "the mount table anew": host.table,
     }
     print(f"{VOLUMES} volumes, {MOUNTS} mounts        CPU ms   programs   longest stall ms")
     best: dict[str, Cost] = {}
@@ -243,9 +254,11 @@ async def measure(root: Path) -> bool:
         )
         print(f"{name:28}{own:12.1f}{programs:11.1f}{stall:14.1f}")
     await host.runner.close()
-    polls, _, reap, look, _ = best.values()
-    share = (polls.own + reap.own + LOOKS_A_MINUTE * look.own) / MINUTE
-    stall = max(each.stall for each in best.values())
+    polls, _, reap, look, _, table = best.values()
+    tables = TABLES_A_MINUTE * (table.own + KERNELS_TABLE)
+    share = (polls.own + reap.own + LOOKS_A_MINUTE * look.own + tables) / MINUTE
+    # The table is read in a thread; as it is measured here, it is all one stall.
+    stall = max(each.stall for each in best.values() if each is not table)
     print(f"of one CPU                  {share:12.2%}   (promised: {SHARE_LIMIT:.0%})")
     print(
         f"longest stall of the loop   {stall * 1000:9.1f} ms   (promised: {STALL_LIMIT * 1000:.0f})"
