@@ -98,7 +98,7 @@ class DriverConfig:
         return f"{self.driver_name}/{self.cluster_id}"
 
     def nqn(self, volume_id: str) -> str:
-        """The NQN under which a volume is exported until it is handed over to its first holder."""
+        """The NQN under which a volume is exported."""
         return export_nqn(self.nqn_prefix, volume_id, 0)
 
 

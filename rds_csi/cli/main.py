@@ -196,7 +196,7 @@ def _settings_of(context: click.Context, _: click.Parameter, process: int | None
     context.default_map = main.commands[role].make_context(role, flags).params
 
 
-_doctor_options = options(
+_settings_options = options(
     click.option(
         "--settings-of",
         type=click.IntRange(1),
@@ -211,7 +211,7 @@ _doctor_options = options(
 
 
 @doctor.command("node")
-@_doctor_options
+@_settings_options
 @address_options
 @driver_options
 @node_options
@@ -237,7 +237,7 @@ def doctor_node(*, as_json: bool, **flags: Any) -> None:
 
 
 @doctor.command("rds")
-@_doctor_options
+@_settings_options
 @driver_options
 @controller_options
 @click.option("--write", is_flag=True, help="Also make, export and remove scratch volumes.")
@@ -268,7 +268,7 @@ def doctor_rds(
 
 
 @main.command()
-@_doctor_options
+@_settings_options
 @driver_options
 @controller_options
 @click.option("--orphans", is_flag=True, help="Also what has no owner; nothing is removed.")

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from rds_csi.errors import NodeNotFound
 from rds_csi.kubernetes.objects import Cluster
 from rds_csi.model.node_id import check_node
-from rds_csi.routeros import Disk
+from rds_csi.routeros import Disk, by_hand
 from rds_csi.routeros.quoting import quote
 
 
@@ -58,12 +58,11 @@ def _of_disk(disk: Disk, cluster_id: str, cluster: Cluster | None) -> Iterator[O
 
 
 def _removal(disk: Disk) -> tuple[str, ...]:
-    """Lines that destroy the volume, guarded by the record as it was read."""
-    slot, comment = quote(disk.slot), quote(disk.comment)
+    """Lines that destroy the volume, if it still is as it was read."""
     return (
         "# these destroy its data:",
-        f"/disk/remove [find where slot={slot} comment={comment} nvme-tcp-export=no]",
-        f"/file/remove [find where name={quote(disk.file_path)}]",
+        by_hand.remove_disk(disk),
+        by_hand.remove_file(disk.file_path),
     )
 
 
@@ -88,7 +87,7 @@ def _file(path: str) -> Orphan:
     return Orphan(
         path,
         "a file of ours that no disk uses: a delete was cut off, or somebody removed the disk",
-        ("# this destroys its data:", f"/file/remove [find where name={quote(path)}]"),
+        ("# this destroys its data:", by_hand.remove_file(path)),
     )
 
 

@@ -134,7 +134,7 @@ def show(report: Report, console: Console, write: Callable[[str], None]) -> None
         console.width = max(console.width, _WIDTH)
         console.print(_table(report.rows))
         total = sum(row.size for row in report.rows)
-        write(f"{len(report.rows)} volumes, {_size(total)}")
+        write(f"{len(report.rows)} volume{'s' * (len(report.rows) != 1)}, {_size(total)}")
     for row in report.rows:
         for problem in row.problems:
             write(f"{row.volume}: {problem}")

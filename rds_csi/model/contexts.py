@@ -39,10 +39,6 @@ FORMATTED_KEY: Final = "formatted"
 """PublishContext: the file system the volume is known to hold, absent when none is known. Such a
 volume is never formatted, whatever its device shows."""
 
-PATH_LAYER_KEY: Final = "pathLayer"
-"""PublishContext: ``true`` where the node puts its path layer between the connection and whoever
-uses the volume, else absent. The controller decides it, for all holders of a generation alike."""
-
 
 @dataclass(frozen=True, slots=True)
 class Target:
@@ -81,7 +77,6 @@ class Published:
     generation: int | None = None
     formatted: str = ""
     read_only: bool = False
-    mapped: bool = False
 
     @classmethod
     def from_context(cls, publish: Mapping[str, str]) -> Self:
@@ -91,7 +86,6 @@ class Published:
             generation=_number(publish, GENERATION_KEY),
             formatted=publish.get(FORMATTED_KEY, ""),
             read_only=publish.get(READONLY_KEY) == "true",
-            mapped=publish.get(PATH_LAYER_KEY) == "true",
         )
 
     def to_context(self) -> dict[str, str]:
@@ -101,7 +95,6 @@ class Published:
             **{key: str(value) for key, value in numbers.items() if value is not None},
             **({FORMATTED_KEY: self.formatted} if self.formatted else {}),
             **({READONLY_KEY: "true"} if self.read_only else {}),
-            **({PATH_LAYER_KEY: "true"} if self.mapped else {}),
         }
 
 

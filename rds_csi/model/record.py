@@ -32,7 +32,7 @@ _WORDS: Final = {
     "rds-csi/1": ("owner", "name", "created", "access", "fencing", "source", "nodes"),
     VERSION: (
         *("owner", "name", "created", "access", "fencing", "source"),
-        *("generation", "formatted", "mapped", "nodes"),
+        *("generation", "formatted", "nodes"),
     ),
 }
 """The words of a record in each version, in their order. A newer version is not ours to touch."""
@@ -51,8 +51,7 @@ class Record:
     none, and with nothing else. Holders that have the volume at the same time share it, and
     whatever a node kept from an older one is outdated. ``formatted`` is the file system that the
     RDS was seen to show on the volume, empty where it never showed one: a device of such a
-    volume that reads as blank has lost data. ``mapped``: its holders use it through the path
-    layer, so that its export may be taken away and made anew under them.
+    volume that reads as blank has lost data.
 
     The text is one line of ``key=value`` words behind a version word. Everything outside
     ``[A-Za-z0-9._~-]`` is percent-encoded, so the text is plain ASCII without quotes, spaces
@@ -69,7 +68,6 @@ class Record:
     source: str = ""
     generation: int = 0
     formatted: str = ""
-    mapped: bool = False
     nodes: tuple[Publication, ...] = ()
 
     def encode(self, version: str = VERSION) -> str:
@@ -87,7 +85,6 @@ class Record:
             "source": _quote(self.source),
             "generation": str(self.generation),
             "formatted": _quote(self.formatted),
-            "mapped": str(int(self.mapped)),
             "nodes": nodes,
         }
         return " ".join([version, *(f"{key}={values[key]}" for key in _WORDS[version])])
@@ -118,7 +115,6 @@ class Record:
                 source=unquote(values["source"], errors="strict"),
                 generation=int(values.get("generation", "0")),
                 formatted=unquote(values.get("formatted", ""), errors="strict"),
-                mapped=bool(int(values.get("mapped", "0"))),
                 nodes=tuple(_publication(word) for word in values["nodes"].split(",") if word),
             )
         except ValueError:

@@ -98,18 +98,13 @@ def check_nqn(nqn: str) -> str:
 class ExportName:
     """What the NQN of an export says: which volume it is, and under which of its hand-overs.
 
-    ``generation`` 0 is the plain name, as of a volume that was published before exports were
-    named by generation.
+    ``generation`` 0 is the plain name, which this version gives to every export. The others are
+    read, so that a node meets a controller that gives them without taking one for a stranger's.
     """
 
     prefix: str
     volume: str
     generation: int = 0
-
-    @property
-    def nqn(self) -> str:
-        """The NQN itself."""
-        return export_nqn(self.prefix, self.volume, self.generation)
 
 
 def export_nqn(prefix: str, volume: str, generation: int) -> str:

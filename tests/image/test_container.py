@@ -31,6 +31,7 @@ CAPABILITY = csi.VolumeCapability(
     ),
 )
 DOCTOR = ("/opt/venv/bin/rds-csi", "doctor", "rds", "--settings-of=1", "--json")
+VOLUMES = ("/opt/venv/bin/rds-csi", "volumes", "--settings-of=1", "--orphans", "--json")
 HOMES: Mapping[str, Mapping[str, str]] = {"home": {"HOME": "/"}, "homeless": {}}
 """Container runtimes say HOME=/ for a user without an entry in passwd; nothing says they must."""
 
@@ -131,6 +132,10 @@ async def test_the_controller_makes_and_deletes_a_volume(
         looked = await asyncio.to_thread(container.enter, *DOCTOR)
         checks = {each["name"]: each["status"] for each in json.loads(looked.stdout)["checks"]}
         assert checks["login"] == "ok", looked.stdout
+        listed = await asyncio.to_thread(container.enter, *VOLUMES)
+        report = json.loads(listed.stdout)
+        assert [each["volume"] for each in report["volumes"]] == [created.volume.volume_id]
+        assert report["orphans"] == []
         await stub.delete_volume(csi.DeleteVolumeRequest(volume_id=created.volume.volume_id))
         assert not rds.disks
     status, _ = await container.stop()

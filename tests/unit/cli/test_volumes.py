@@ -27,7 +27,7 @@ def test_a_row_says_who_has_it_and_for_which_claim() -> None:
     assert "worker-1" in text
     assert NODE not in text, "the tag of the cluster is for programs"
     assert "shop/data" in text
-    assert "1 volumes, 1.0 GiB" in text
+    assert "1 volume, 1.0 GiB" in text
     assert "CLAIM" not in shown(Report([Row.of(disk(A, NODE), None)]))
 
 

@@ -154,6 +154,48 @@ for _ in range(50):
 assert reads == before, (reads, before)
 """
 
+PROPAGATED = """
+import ctypes, os, sys
+from pathlib import Path
+from rds_csi.filesystem.mounts import Mounts
+libc = ctypes.CDLL(None, use_errno=True)
+def call(done):
+    if done:
+        sys.exit(77)
+def mount(source, point, kind, flags):
+    call(libc.mount(source, os.fsencode(point), kind, flags, None))
+NEW, REC, PRIVATE, SLAVE, SHARED = 0x00020000, 16384, 1 << 18, 1 << 19, 1 << 20
+point = sys.argv[1]
+call(libc.unshare(NEW))
+mount(None, "/", None, REC | PRIVATE)
+mount(b"none", point, b"tmpfs", 0)
+mount(None, point, None, SHARED)
+os.mkdir(point + "/a")
+asks, answers = os.pipe(), os.pipe()
+if os.fork() == 0:
+    call(libc.unshare(NEW))
+    mount(None, point, None, SLAVE)
+    mounts = Mounts(None)
+    mounts.lately(); mounts.lately()
+    os.write(answers[1], b"r")
+    for wanted in (True, False):
+        os.read(asks[0], 1)
+        right = bool(mounts.lately().at(point + "/a")) == wanted
+        os.write(answers[1], b"y" if right else b"n")
+    os._exit(0)
+os.close(answers[1])
+told = os.read(answers[0], 1)
+if told:
+    mount(b"none", point + "/a", b"tmpfs", 0)
+    os.write(asks[1], b"?")
+    told += os.read(answers[0], 1)
+    call(libc.umount2(os.fsencode(point + "/a"), 0))
+    os.write(asks[1], b"?")
+    told += os.read(answers[0], 1)
+status = os.waitstatus_to_exitcode(os.wait()[1])
+sys.exit(status if status else 0 if told == b"ryy" else f"the other namespace said {told}")
+"""
+
 
 @pytest.fixture
 def point(tmp_path: Path) -> Path:
@@ -161,10 +203,14 @@ def point(tmp_path: Path) -> Path:
     return tmp_path / "point"
 
 
-def test_the_kernel_tells_of_each_mount_remount_and_unmount(point: Path) -> None:
-    """In a mount namespace of its own, where the machine allows one."""
+@pytest.mark.parametrize("program", [KERNEL, PROPAGATED], ids=["own", "propagated"])
+def test_the_kernel_tells_of_each_mount_remount_and_unmount(point: Path, program: str) -> None:
+    """Also of those that another mount namespace made, as the host's reach the driver's container.
+
+    In mount namespaces of its own, where the machine allows them.
+    """
     done = subprocess.run(
-        [sys.executable, "-c", KERNEL, str(point)],
+        [sys.executable, "-c", program, str(point)],
         env=os.environ,
         capture_output=True,
         text=True,

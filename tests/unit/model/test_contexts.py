@@ -28,7 +28,6 @@ NUMBERS = st.none() | st.integers(0, 10**18 - 1)
         generation=NUMBERS,
         formatted=st.sampled_from(["", "ext4", "xfs"]),
         read_only=st.booleans(),
-        mapped=st.booleans(),
     )
 )
 def test_what_is_told_arrives(told: Published) -> None:

@@ -26,7 +26,6 @@ records = st.builds(
     source=texts,
     generation=st.integers(0, 2**40),
     formatted=st.sampled_from(["ext4", "xfs", ""]),
-    mapped=st.booleans(),
     nodes=st.lists(publications, max_size=4, unique_by=lambda entry: entry.node).map(
         lambda found: tuple(sorted(found))
     ),
@@ -62,7 +61,7 @@ def test_the_beginnings_of_all_versions_are_equally_long(owner: str) -> None:
 @given(records)
 def test_a_record_of_the_first_version_is_read_and_written_as_the_second(record: Record) -> None:
     old = Record.parse(record.encode("rds-csi/1"))
-    assert old == replace(record, generation=0, formatted="", mapped=False)
+    assert old == replace(record, generation=0, formatted="")
     assert old.encode().startswith("rds-csi/2 ")
     assert Record.parse(old.encode()) == old
 
@@ -90,12 +89,10 @@ def test_a_damaged_record_is_none_or_says_something_else(
         "my disk",
         "rds-csi/0 owner=a name=b created=1 access=ext4 fencing=0 source= nodes=",
         "rds-csi/2 owner=a name=b created=1 access=ext4 fencing=0 source= nodes=",
-        f"rds-csi/3 {HEAD} generation=0 formatted= mapped=0 nodes=",
-        f"rds-csi/1 {HEAD} generation=0 formatted= mapped=0 nodes=",
-        f"rds-csi/2 {HEAD} generation=x formatted= mapped=0 nodes=",
-        f"rds-csi/2 {HEAD} generation= formatted= mapped=0 nodes=",
-        f"rds-csi/2 {HEAD} generation=0 formatted= nodes=",
-        f"rds-csi/2 {HEAD} generation=0 formatted= mapped=2 nodes=",
+        f"rds-csi/3 {HEAD} generation=0 formatted= nodes=",
+        f"rds-csi/1 {HEAD} generation=0 formatted= nodes=",
+        f"rds-csi/2 {HEAD} generation=x formatted= nodes=",
+        f"rds-csi/2 {HEAD} generation= formatted= nodes=",
         "rds-csi/1 owner=a name=b created=1 access=ext4 fencing=0 source=",
         "rds-csi/1 name=b owner=a created=1 access=ext4 fencing=0 source= nodes=",
         "rds-csi/1 owner=a name=b created=01 access=ext4 fencing=0 source= nodes=",

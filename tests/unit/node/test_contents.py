@@ -113,9 +113,8 @@ async def test_the_mark_of_a_format_does_not_outweigh_what_the_rds_saw(
     assert record(host)["formatting"]
 
 
-@KINDS
-async def test_a_mark_outlives_the_name_of_its_generation(host: FakeHost, fs_type: str) -> None:
-    """The half made file system goes on being known when the volume comes back to this node."""
+async def half_made(host: FakeHost, fs_type: str, *, marked_for: str) -> Calls:
+    """The driver was killed while it formatted, and its mark names the export ``marked_for``."""
     calls = Calls(host=host, fs_type=fs_type)
     calls.create()
     host.steps.at = "in the middle of mkfs"
@@ -123,21 +122,21 @@ async def test_a_mark_outlives_the_name_of_its_generation(host: FakeHost, fs_typ
         await asyncio.gather(calls.stage())
     reboot(host)
     path = host.state / f"{VOLUME}.json"
-    path.write_text(json.dumps({**record(host), "nqn": f"{nqn(VOLUME)}.7"}))
+    path.write_text(json.dumps({**record(host), "nqn": marked_for}))
+    return calls
+
+
+@KINDS
+async def test_a_mark_outlives_the_name_of_its_generation(host: FakeHost, fs_type: str) -> None:
+    """The half made file system goes on being known when the volume comes back to this node."""
+    calls = await half_made(host, fs_type, marked_for=f"{nqn(VOLUME)}.7")
     await calls.stage()
     assert host.formats == 1
 
 
 @KINDS
 async def test_a_mark_is_only_of_the_export_it_was_made_for(host: FakeHost, fs_type: str) -> None:
-    calls = Calls(host=host, fs_type=fs_type)
-    calls.create()
-    host.steps.at = "in the middle of mkfs"
-    with pytest.raises(Killed):
-        await asyncio.gather(calls.stage())
-    reboot(host)
-    path = host.state / f"{VOLUME}.json"
-    path.write_text(json.dumps({**record(host), "nqn": f"nqn.2001-01.org.other:{VOLUME}"}))
+    calls = await half_made(host, fs_type, marked_for=f"nqn.2001-01.org.other:{VOLUME}")
     with pytest.raises(NotBlank):
         await calls.stage()
     assert host.formats == 0
