@@ -139,7 +139,7 @@ class ControllerConfig:
                 "--rds-host-key or --rds-host-key-file is missing: without the RDS's public key "
                 "anybody on the network could pose as the RDS (on the RDS: /ip/ssh/print)"
             )
-        if not self.defaults.nvme_address:
+        if not self.defaults.nvme_addresses:
             raise ConfigurationError(
                 "--nvme-address is missing: the IP address at which nodes reach the volumes"
             )

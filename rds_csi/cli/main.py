@@ -225,7 +225,7 @@ def doctor_node(*, as_json: bool, **flags: Any) -> None:
         given = volume_defaults(
             {"nvmeAddress": flags["nvme_address"], "nvmePort": flags["nvme_port"]}
         )
-        nvme = (given.nvme_address, given.nvme_port) if given.nvme_address else None
+        nvme = tuple((address, given.nvme_port) for address in given.nvme_addresses)
         if flags["rds_address"]:
             check_host("--rds-address", flags["rds_address"])
         ssh = (flags["rds_address"], flags["rds_port"]) if flags["rds_address"] else None

@@ -29,6 +29,7 @@ from rds_csi.errors import (
 )
 from rds_csi.model.access import Capability, minimum_size
 from rds_csi.model.contexts import ADDRESS_KEY, Published, Target, volume_context
+from rds_csi.model.data_addresses import read_addresses
 from rds_csi.model.node_id import check_node
 from rds_csi.model.parameters import VolumeParameters
 from rds_csi.model.record import Record, owner_tag
@@ -185,6 +186,10 @@ class Controller(csi.ControllerBase):
         capability = convert.supported(message.volume_capability)
         slot = check_volume_id(message.volume_id)
         node = check_node(self._settings.cluster_id, message.node_id)
+        named = message.volume_context.get(ADDRESS_KEY)
+        addresses = (
+            read_addresses(ADDRESS_KEY, named) if named else self._settings.defaults.nvme_addresses
+        )
 
         def admitted(record: Record) -> Record:
             return admit(record, node, capability, readonly=message.readonly, volume=slot)
@@ -192,8 +197,7 @@ class Controller(csi.ControllerBase):
         disk = await self._records.change(slot, admitted)
         if disk.size <= 0:
             raise size_unknown(slot)
-        address = message.volume_context.get(ADDRESS_KEY) or self._settings.defaults.nvme_address
-        target = Target(address, disk.port, disk.nqn)
+        target = Target(addresses, disk.port, disk.nqn)
         told = _told(disk, read_only=message.readonly)
         return csi.ControllerPublishVolumeResponse(
             publish_context={**target.to_context(), **told.to_context()}

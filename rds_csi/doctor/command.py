@@ -23,7 +23,7 @@ def doctor_node(
     shared: DriverConfig,
     node: NodeConfig,
     *,
-    nvme: Address | None,
+    nvme: tuple[Address, ...],
     ssh: Address | None,
     for_programs: bool,
 ) -> int:

@@ -85,7 +85,7 @@ def _struck_out(text: str, shared: DriverConfig, controller: ControllerConfig) -
     """Without addresses, key fingerprints, and the owner's name in records."""
     names = {
         controller.rds_address: "RDS",
-        controller.defaults.nvme_address: "RDS-DATA",
+        **dict.fromkeys(controller.defaults.nvme_addresses, "RDS-DATA"),
         shared.owner: "OWNER",
     }
     for name in sorted(names, key=len, reverse=True):

@@ -10,18 +10,15 @@ from dataclasses import dataclass
 from typing import Final, Self
 
 from rds_csi.errors import InvalidParameter
-from rds_csi.model.parameters import (
-    ConnectionConfig,
-    VolumeParameters,
-    read_address,
-    read_integer,
-)
+from rds_csi.model.data_addresses import read_addresses, write_addresses
+from rds_csi.model.parameters import ConnectionConfig, VolumeParameters, read_integer
 from rds_csi.model.volume import check_nqn
 
 ADDRESS_KEY: Final = "nvmeAddress"
-"""In both: the IP address of the export. In the VolumeContext only where the class names one."""
+"""In both: the IP addresses of the export, one or several with a comma between them
+(:mod:`rds_csi.model.data_addresses`). In the VolumeContext only where the class names any."""
 PORT_KEY: Final = "nvmePort"
-"""In both: the port of the export."""
+"""In both: the port of the export, at each of its addresses."""
 NQN_KEY: Final = "nqn"
 """In both: the NQN of the export."""
 PATH_KEY: Final = "volumePath"
@@ -41,12 +38,26 @@ volume is never formatted, whatever its device shows."""
 
 
 @dataclass(frozen=True, slots=True)
-class Target:
-    """Where a volume is exported: the address and port of the RDS, and the subsystem's NQN."""
+class Endpoint:
+    """One address of a target: what one connection leads to."""
 
     address: str
     port: int
     nqn: str
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """Where a volume is exported: the addresses of the RDS, their port, and the subsystem's NQN."""
+
+    addresses: tuple[str, ...]
+    port: int
+    nqn: str
+
+    @property
+    def endpoints(self) -> tuple[Endpoint, ...]:
+        """Each of its addresses, in their order."""
+        return tuple(Endpoint(address, self.port, self.nqn) for address in self.addresses)
 
     @classmethod
     def from_contexts(cls, publish: Mapping[str, str], volume: Mapping[str, str]) -> Self:
@@ -56,14 +67,18 @@ class Target:
             if not values.get(key):
                 raise InvalidParameter(f"neither publish_context nor volume_context has {key}")
         return cls(
-            read_address(ADDRESS_KEY, values[ADDRESS_KEY]),
+            read_addresses(ADDRESS_KEY, values[ADDRESS_KEY]),
             read_integer(PORT_KEY, values[PORT_KEY], 1, 65535),
             check_nqn(values[NQN_KEY]),
         )
 
     def to_context(self) -> dict[str, str]:
         """Its entries."""
-        return {ADDRESS_KEY: self.address, PORT_KEY: str(self.port), NQN_KEY: self.nqn}
+        return {
+            ADDRESS_KEY: write_addresses(self.addresses),
+            PORT_KEY: str(self.port),
+            NQN_KEY: self.nqn,
+        }
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,11 +116,12 @@ class Published:
 def volume_context(parameters: VolumeParameters, nqn: str, *, keep_address: bool) -> dict[str, str]:
     """The VolumeContext of a new volume: what the node needs to connect.
 
-    Only with ``keep_address`` the address is in it; else each publish gives the one the driver is
+    Only with ``keep_address`` the addresses are in it; else each publish gives those the driver is
     configured with by then.
     """
+    addresses = write_addresses(parameters.nvme_addresses)
     return {
-        **({ADDRESS_KEY: parameters.nvme_address} if keep_address else {}),
+        **({ADDRESS_KEY: addresses} if keep_address else {}),
         PORT_KEY: str(parameters.nvme_port),
         NQN_KEY: nqn,
         PATH_KEY: parameters.volume_path,

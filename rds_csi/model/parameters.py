@@ -4,13 +4,13 @@ The keys are the Go driver's where it has the same thing, so that its StorageCla
 PersistentVolumes go on working. Each key stands once, in :data:`KEYS`, with its rule.
 """
 
-import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 from rds_csi.errors import InvalidParameter
+from rds_csi.model.data_addresses import read_addresses
 
 MAXIMUM_TIMER: Final = 2**31 - 1
 """The kernel parses these numbers as ``int``."""
@@ -56,7 +56,7 @@ class VolumeParameters:
     ``fencing``: restrict the export to the publishing node's host NQN.
     """
 
-    nvme_address: str = ""
+    nvme_addresses: tuple[str, ...] = ()
     nvme_port: int = 4420
     volume_path: str = ""
     fencing: bool = False
@@ -146,21 +146,6 @@ def _keep_alive_tmo(key: str, value: str) -> int:
     return number
 
 
-def read_address(key: str, value: str) -> str:
-    """The IP address in the text, as the kernel spells it; else :class:`InvalidParameter`."""
-    # An address, never a name: the node must not depend on DNS to get its disks back.
-    try:
-        address = ipaddress.ip_address(value)
-    except ValueError:
-        raise InvalidParameter(
-            f"{key}: {value[:64]!r} is not an IP address",
-            advice="without port, brackets or prefix length, and never a name",
-        ) from None
-    if address.is_unspecified or address.is_multicast:
-        raise InvalidParameter(f"{key}: {value[:64]!r} is no address that a machine can have")
-    return str(address)
-
-
 def check_volume_path(key: str, value: str) -> str:
     """A directory on the RDS as ``/file`` spells it: relative, below a pool, no tricks."""
     path = value.strip("/")
@@ -185,12 +170,12 @@ def _fencing(key: str, value: str) -> bool:
 
 KEYS: Final[Mapping[str, Key]] = {
     "nvmeAddress": Key(
-        "an IP address",
+        "IP addresses, like 10.0.1.5 or 10.0.1.5,10.0.2.5",
         "where the RDS exports volumes to the nodes",
-        "Its network carries the data. A volume keeps the address given here; where none is given, "
-        "each attach takes the driver's own setting, so the RDS can move.",
-        read_address,
-        "nvme_address",
+        "Their networks carry the data. One that answers is used. A volume keeps what is given "
+        "here; where nothing is, each attach takes the driver's own setting, so the RDS can move.",
+        read_addresses,
+        "nvme_addresses",
     ),
     "nvmePort": Key(
         "1 to 65535", "the port of the export", "None.", _bounded(1, 65535), "nvme_port"

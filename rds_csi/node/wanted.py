@@ -4,6 +4,7 @@ from dataclasses import dataclass, replace
 
 from rds_csi.model.access import Capability
 from rds_csi.model.contexts import Target
+from rds_csi.model.data_addresses import write_addresses
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.node.staging import StagedVolume
 
@@ -61,7 +62,7 @@ def _record(wanted: Stage | Publish, staging_path: str) -> StagedVolume:
     return StagedVolume(
         volume=wanted.volume,
         nqn=wanted.target.nqn,
-        address=wanted.target.address,
+        address=write_addresses(wanted.target.addresses),
         port=wanted.target.port,
         staging_path=staging_path,
         fs_type=wanted.capability.file_system,

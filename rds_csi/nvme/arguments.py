@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from rds_csi.errors import CommandFailed
-from rds_csi.model.contexts import Target
+from rds_csi.model.contexts import Endpoint
 from rds_csi.model.host_identity import HostIdentity
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.model.volume import read_nqn
@@ -29,7 +29,7 @@ _INT: Final = 2**31
 
 async def run_connect(
     runner: Runner,
-    target: Target,
+    endpoint: Endpoint,
     config: ConnectionConfig,
     host: HostIdentity,
     *,
@@ -40,7 +40,7 @@ async def run_connect(
 
     Raises what the runner raises. An option that is not known is refused before anything is done.
     """
-    args = ["nvme", *connect_arguments(target, config, host), VERBOSE]
+    args = ["nvme", *connect_arguments(endpoint, config, host), VERBOSE]
     if config.fast_io_fail_tmo is None:
         await runner.run(args, timeout=timeout, volume=volume)
         return
@@ -50,12 +50,12 @@ async def run_connect(
     except CommandFailed as error:
         if not says_unknown_option(error, "-F"):
             raise
-        with connect_file(target, config, host) as file:
+        with connect_file(endpoint, config, host) as file:
             await runner.run([*args, *file], timeout=timeout, volume=volume)
 
 
 def connect_arguments(
-    target: Target, config: ConnectionConfig, host: HostIdentity | None
+    endpoint: Endpoint, config: ConnectionConfig, host: HostIdentity | None
 ) -> list[str]:
     """The arguments of ``nvme``, beginning with ``connect``; ``fast_io_fail_tmo`` is not in them.
 
@@ -63,8 +63,8 @@ def connect_arguments(
     ``keep_alive_tmo``. -1 for ``ctrl_loss_tmo`` never gives up. Host NQN and host id go
     together: the kernel refuses one host id under two host NQNs.
     """
-    arguments = ["connect", "-t", TRANSPORT, "-a", target.address, "-s", str(target.port)]
-    arguments += ["-n", target.nqn]
+    arguments = ["connect", "-t", TRANSPORT, "-a", endpoint.address, "-s", str(endpoint.port)]
+    arguments += ["-n", endpoint.nqn]
     if config.ctrl_loss_tmo != 0:
         arguments += ["-l", str(kernel_ctrl_loss_tmo(config))]
     if config.reconnect_delay > 0:
@@ -94,7 +94,7 @@ def kernel_fast_io_fail_tmo(config: ConnectionConfig) -> int:
     return max(config.fast_io_fail_tmo or 0, 1)
 
 
-def connect_json(target: Target, config: ConnectionConfig, host: HostIdentity) -> str:
+def connect_json(endpoint: Endpoint, config: ConnectionConfig, host: HostIdentity) -> str:
     """All settings as ``-J`` of nvme-cli 2 reads them."""
     settings = {
         "ctrl_loss_tmo": kernel_ctrl_loss_tmo(config),
@@ -105,19 +105,19 @@ def connect_json(target: Target, config: ConnectionConfig, host: HostIdentity) -
     }
     port = {
         "transport": TRANSPORT,
-        "traddr": target.address,
-        "trsvcid": str(target.port),
+        "traddr": endpoint.address,
+        "trsvcid": str(endpoint.port),
         **{name: value for name, value in settings.items() if value != 0},
     }
     if config.fast_io_fail_tmo is not None:
         port["fast_io_fail_tmo"] = kernel_fast_io_fail_tmo(config)
-    subsystem = {"nqn": target.nqn, "ports": [port]}
+    subsystem = {"nqn": endpoint.nqn, "ports": [port]}
     return json.dumps([{"hostnqn": host.nqn, "hostid": host.hostid, "subsystems": [subsystem]}])
 
 
 @contextmanager
 def connect_file(
-    target: Target, config: ConnectionConfig, host: HostIdentity
+    endpoint: Endpoint, config: ConnectionConfig, host: HostIdentity
 ) -> Iterator[list[str]]:
     """The arguments that name a file of :func:`connect_json`, while the block runs.
 
@@ -125,7 +125,7 @@ def connect_file(
     """
     descriptor = os.memfd_create("nvme-connect")
     try:
-        os.write(descriptor, connect_json(target, config, host).encode())
+        os.write(descriptor, connect_json(endpoint, config, host).encode())
         yield ["-J", f"/proc/{os.getpid()}/fd/{descriptor}"]
     finally:
         os.close(descriptor)

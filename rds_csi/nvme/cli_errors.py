@@ -6,7 +6,7 @@ Several causes share EIO: the reason then stands in the kernel log alone.
 """
 
 from rds_csi.errors import CommandFailed, ConnectFailed, ConnectRejected, DriverError, NotReady
-from rds_csi.model.contexts import Target
+from rds_csi.model.contexts import Endpoint
 from rds_csi.runtime.retry import PERMANENT_TEXTS
 
 _NO_MODULE = ("failed to scan topology", "failed to open /dev/nvme-fabrics: no such")
@@ -29,7 +29,7 @@ def says_unknown_option(error: CommandFailed, option: str) -> bool:
 
 
 def connect_error(
-    error: CommandFailed, target: Target, *, transport: bool, volume: str
+    error: CommandFailed, endpoint: Endpoint, *, transport: bool, volume: str
 ) -> DriverError:
     """The error to raise for a failed ``nvme connect``.
 
@@ -42,12 +42,12 @@ def connect_error(
         not transport and "invalid argument" in lowered
     ):
         return NotReady("the kernel has no NVMe/TCP", volume=volume, advice=MODPROBE)
-    what = f"connecting to {target.address}:{target.port} failed: {text[:500]}"
+    what = f"connecting to {endpoint.address}:{endpoint.port} failed: {text[:500]}"
     if "input/output error" in lowered:
         return ConnectFailed(
             what,
             volume=volume,
-            advice=f"the target answered and refused: it does not export {target.nqn}, or not to "
+            advice=f"the target answered and refused: it does not export {endpoint.nqn}, or not to "
             "this host; the kernel log of the node says which",
         )
     if any(permanent in lowered for permanent in (*PERMANENT_TEXTS, "unrecognized option")):

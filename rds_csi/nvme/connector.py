@@ -42,7 +42,7 @@ from rds_csi.errors import (
     Unavailable,
     VolumeInUse,
 )
-from rds_csi.model.contexts import Target
+from rds_csi.model.contexts import Endpoint, Target
 from rds_csi.model.host_identity import HostIdentity
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.arguments import is_our_nqn, run_connect
@@ -135,14 +135,14 @@ class Connector:
             made = await self._ensure_connection(target, config, volume)
             try:
                 namespace = await self._readiness.usable(target.nqn, volume)
-                if made:
-                    self._settings.require(self._own(target.nqn), target, config, volume=volume)
+                if made is not None:
+                    self._settings.require(self._own(target.nqn), made, config, volume=volume)
                 else:
                     self._settings.compare(self._own(target.nqn), config, volume=volume)
             except CommandStuck:
                 raise
             except DriverError:
-                await self._undo(target.nqn, volume, made=made)
+                await self._undo(target.nqn, volume, made=made is not None)
                 raise
             self._on_event("connected")
             log.info(
@@ -151,7 +151,7 @@ class Connector:
                 nqn=target.nqn,
                 device=str(namespace.device),
                 size=namespace.size,
-                new=made,
+                new=made is not None,
             )
             return namespace
 
@@ -262,8 +262,8 @@ class Connector:
 
     async def _ensure_connection(
         self, target: Target, config: ConnectionConfig, volume: str
-    ) -> bool:
-        """Whether a connection had to be made."""
+    ) -> Endpoint | None:
+        """Where a connection had to be made; None where one stands."""
         own = self._own(target.nqn)
         stale = [
             controller
@@ -273,8 +273,23 @@ class Connector:
         if stale:
             await self._replace(stale, target, volume)
         if len(own) > len(stale):
-            return False
-        return await self._run_connect(target, config, volume)
+            return None
+        return await self._connect_first(target, config, volume)
+
+    async def _connect_first(
+        self, target: Target, config: ConnectionConfig, volume: str
+    ) -> Endpoint | None:
+        """Connect at the first address that takes it; None if somebody was faster."""
+        failures: list[DriverError] = []
+        for endpoint in target.endpoints:
+            try:
+                made = await self._run_connect(endpoint, config, volume)
+            except ConnectFailed as error:
+                log.warning("address does not connect", volume=volume, why=error.what)
+                failures.append(error)
+            else:
+                return endpoint if made else None
+        raise failures[0]
 
     async def _replace(self, stale: list[Controller], target: Target, volume: str) -> None:
         old = ", ".join(f"{entry.name} to {entry.address} ({entry.state})" for entry in stale)
@@ -282,23 +297,23 @@ class Connector:
         if users:
             raise VolumeInUse(
                 f"connected by {old} and {', '.join(users)}, while the target is at "
-                f"{target.address}:{target.port} now",
+                f"{' and '.join(map(_where, target.endpoints))} now",
                 volume=volume,
                 advice="bring the old address back, or end what uses the volume on this node",
             )
         log.warning("replacing stale connection", volume=volume, nqn=target.nqn, stale=old)
         await self._remover.remove(stale, volume=volume)
 
-    async def _run_connect(self, target: Target, config: ConnectionConfig, volume: str) -> bool:
+    async def _run_connect(self, endpoint: Endpoint, config: ConnectionConfig, volume: str) -> bool:
         """Whether it was this call that connected."""
         if not self._fabrics.exists():
             raise NotReady(f"{self._fabrics} does not exist", volume=volume, advice=MODPROBE)
-        self._check_others(target.nqn, volume, refused=False)
+        self._check_others(endpoint.nqn, volume, refused=False)
         async with self._limit:
             try:
                 await run_connect(
                     self._runner,
-                    target,
+                    endpoint,
                     config,
                     self._host,
                     timeout=self._timings.connect,
@@ -306,22 +321,22 @@ class Connector:
                 )
             except CommandFailed as error:
                 faster = says_already_connected(error)
-                if self._own(target.nqn):
+                if self._own(endpoint.nqn):
                     # Or it connected and failed at something else: then it is proven like any.
                     log.info(
-                        "connected all the same", nqn=target.nqn, volume=volume, why=error.what
+                        "connected all the same", nqn=endpoint.nqn, volume=volume, why=error.what
                     )
                     return not faster
                 if faster:
-                    self._check_others(target.nqn, volume, refused=True)
+                    self._check_others(endpoint.nqn, volume, refused=True)
                 raise connect_error(
-                    error, target, transport=self._sysfs.has_transport(), volume=volume
+                    error, endpoint, transport=self._sysfs.has_transport(), volume=volume
                 ) from error
             except CommandStuck:
                 raise
             except DriverError:
                 # nvme was killed; the kernel then takes the half-made controller back, mostly.
-                await self._undo(target.nqn, volume, made=True)
+                await self._undo(endpoint.nqn, volume, made=True)
                 raise
         return True
 
@@ -371,4 +386,8 @@ class Connector:
 
 
 def _is_at(controller: Controller, target: Target) -> bool:
-    return (controller.address, controller.port) == (target.address, target.port)
+    return controller.address in target.addresses and controller.port == target.port
+
+
+def _where(endpoint: Endpoint) -> str:
+    return f"{endpoint.address}:{endpoint.port}"

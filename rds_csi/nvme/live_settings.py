@@ -16,7 +16,7 @@ from typing import Final
 import structlog
 
 from rds_csi.errors import ConnectFailed, ConnectRejected
-from rds_csi.model.contexts import Target
+from rds_csi.model.contexts import Endpoint
 from rds_csi.model.host_identity import HostIdentity
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.arguments import TRANSPORT, kernel_ctrl_loss_tmo, kernel_fast_io_fail_tmo
@@ -111,7 +111,7 @@ class Settings:
     def require(
         self,
         controllers: Sequence[Controller],
-        target: Target,
+        endpoint: Endpoint,
         config: ConnectionConfig,
         *,
         volume: str,
@@ -124,7 +124,7 @@ class Settings:
         for controller in controllers:
             shown = partial(self._sysfs.read, controller.name)
             wrong, less = differences(shown, config)
-            wrong = [*misdirected(shown, target, self._host), *wrong]
+            wrong = [*misdirected(shown, endpoint, self._host), *wrong]
             gone = gone or not shown("subsysnqn")
             if wrong and not gone:
                 raise ConnectRejected(
@@ -134,7 +134,7 @@ class Settings:
                     "the node says otherwise; see `nvme version`",
                 )
             if less:
-                log.info("target grants less", volume=volume, nqn=target.nqn, granted=less)
+                log.info("target grants less", volume=volume, nqn=endpoint.nqn, granted=less)
         if gone:
             raise ConnectFailed("the connection is gone again", volume=volume)
 
@@ -173,7 +173,7 @@ def differences(shown: Shown, config: ConnectionConfig) -> tuple[list[str], list
     return wrong, less
 
 
-def misdirected(shown: Shown, target: Target, host: HostIdentity) -> list[str]:
+def misdirected(shown: Shown, endpoint: Endpoint, host: HostIdentity) -> list[str]:
     """What of a connection's two ends is not as was asked for, in words."""
     words = (word.partition("=") for word in shown("address").split(","))
     address = {key: value for key, _, value in words}
@@ -181,9 +181,9 @@ def misdirected(shown: Shown, target: Target, host: HostIdentity) -> list[str]:
         "transport": (TRANSPORT, shown("transport")),
         "hostnqn": (host.nqn, shown("hostnqn")),
         "hostid": (host.hostid, shown("hostid")),
-        "subsysnqn": (target.nqn, shown("subsysnqn")),
-        "traddr": (target.address, _plain(address.get("traddr", ""))),
-        "trsvcid": (str(target.port), address.get("trsvcid", "")),
+        "subsysnqn": (endpoint.nqn, shown("subsysnqn")),
+        "traddr": (endpoint.address, _plain(address.get("traddr", ""))),
+        "trsvcid": (str(endpoint.port), address.get("trsvcid", "")),
         # Nobody asks for these: the routes of the node decide.
         "host_traddr": ("", address.get("host_traddr", "")),
         "host_iface": ("", address.get("host_iface", "")),

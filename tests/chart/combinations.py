@@ -43,7 +43,7 @@ SIDECARS = (
     *("livenessProbe", "registrar"),
 )
 PARAMETERS: dict[str, tuple[object, ...]] = {
-    "nvmeAddress": ("10.1.1.1", "fd00::1"),
+    "nvmeAddress": ("10.1.1.1", "fd00::1", "10.1.1.1,10.1.2.1"),
     "nvmePort": (4421, "4421"),
     "volumePath": ("raid10/other/place",),
     "fencing": ("hostNqn", "none"),
@@ -72,6 +72,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
     "pull policy": {"image": {"pullPolicy": "Always"}},
     "rds by name": {"rds": {"address": "rds.example.org", "port": 2200, "user": "metal-csi"}},
     "rds by IPv6": {"rds": {"address": "fd00::", "nvmeAddress": "fd00::1", "nvmePort": 4421}},
+    "two data addresses": {"rds": {"nvmeAddress": "10.0.1.5,10.0.2.5"}},
     "volume path": {"rds": {"volumePath": "/pool/a/b/"}},
     "two host keys": {"rds": {"hostKeys": ["ssh-ed25519 AAAA one", "ssh-rsa AAAA="]}},
     "inline key": {"rds": {"privateKey": KEY, "existingSecret": {"name": ""}}},

@@ -88,7 +88,12 @@ def test_the_drivers_parameters_are_the_schemas() -> None:
 NUMBERS = [-2, -1, 0, 1, 15, 16, 1024, 1025, 65535, 65536, 2**31 - 1, 2**31]
 TEXTS: dict[str, list[Any]] = {
     "fencing": ["none", "hostNqn", "hostnqn", "", "true"],
-    "nvmeAddress": ["10.0.0.1", "fd00::1", "::1", "rds.example.org", "", "10.0.0"],
+    "nvmeAddress": [
+        *("10.0.0.1", "fd00::1", "::1", "rds.example.org", "", "10.0.0"),
+        *("10.0.0.1,10.0.0.2", "10.0.0.1,fd00::1,10.0.0.2", "10.0.0.1,", "10.0.0.1, 10.0.0.2"),
+        ",".join(f"10.0.0.{number}" for number in range(1, 9)),
+        ",".join(f"10.0.0.{number}" for number in range(1, 10)),
+    ],
     "volumePath": ["raid10/csi", "/raid10/csi", "raid10", "", "raid10/c si", "raid10//csi", "a/b/"],
 }
 

@@ -31,7 +31,7 @@ from tests.lab.waiting import until
 PREFIX: Final = "nqn.2000-02.com.mikrotik"
 NQN: Final = f"{PREFIX}:pvc-" + "e" * 28
 HOST: Final = host_identity("lab", "held")
-ADDRESS: Final = Address("127.0.0.1", 4420, NQN)
+ADDRESS: Final = Address(("127.0.0.1",), 4420, NQN)
 CONFIG: Final = ConnectionConfig(reconnect_delay=1)
 
 Holder = Literal["mounted elsewhere", "swap"]
@@ -157,7 +157,7 @@ async def test_a_connection_that_is_held_is_not_replaced(
         target.cut()
         await until(lambda: node.controllers(NQN)[0].state == "connecting", "the outage is seen")
         with pytest.raises(VolumeInUse, match="is held"):
-            await connector.connect_with_config(replace(ADDRESS, address="127.0.0.2"), CONFIG)
+            await connector.connect_with_config(replace(ADDRESS, addresses=("127.0.0.2",)), CONFIG)
         assert names() == before
         target.restore()
         await until(lambda: node.controllers(NQN)[0].state == "live", "it is back")

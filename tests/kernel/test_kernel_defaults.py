@@ -14,7 +14,7 @@ from typing import Final
 
 import pytest
 
-from rds_csi.model.contexts import Target as Address
+from rds_csi.model.contexts import Endpoint
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.arguments import connect_arguments
 from tests.lab.application import tell
@@ -204,7 +204,7 @@ def another_uuid(target: Target) -> str:
 @pytest.mark.requirement("ARGS-01")
 @pytest.mark.usefixtures("target")
 def test_what_the_driver_asks_for_by_default() -> None:
-    arguments = connect_arguments(Address("127.0.0.1", PORT, NQN), ConnectionConfig(), None)
+    arguments = connect_arguments(Endpoint("127.0.0.1", PORT, NQN), ConnectionConfig(), None)
     options = arguments[arguments.index("-n") + 2 :]
     with connected(*options) as (controller, _):
         assert read(controller / "ctrl_loss_tmo") == "off"
@@ -220,7 +220,7 @@ def test_each_setting_is_the_kernels() -> None:
     chosen = ConnectionConfig(
         ctrl_loss_tmo=77, reconnect_delay=7, keep_alive_tmo=9, nr_io_queues=1, queue_size=32
     )
-    arguments = connect_arguments(Address("127.0.0.1", PORT, NQN), chosen, None)
+    arguments = connect_arguments(Endpoint("127.0.0.1", PORT, NQN), chosen, None)
     with connected(*arguments[arguments.index("-n") + 2 :]) as (controller, _):
         assert read(controller / "ctrl_loss_tmo") == "77"
         assert read(controller / "reconnect_delay") == "7"

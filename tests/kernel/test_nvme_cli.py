@@ -36,7 +36,8 @@ ORIGINS: Final = (
 )
 NQN: Final = "nqn.2000-02.com.mikrotik:pvc-" + "c" * 28
 HOST: Final = host_identity("lab", "nvme-cli")
-ADDRESS: Final = Address("127.0.0.1", 4420, NQN)
+ADDRESS: Final = Address(("127.0.0.1",), 4420, NQN)
+ENDPOINT: Final = ADDRESS.endpoints[0]
 SYSFS: Final = Path("/sys/class/nvme")
 
 CONFIGS: Final = {
@@ -161,7 +162,7 @@ async def test_each_failure_is_the_one_it_is(
     nowhere = await failure(connector, replace(ADDRESS, port=4499))
     assert "Connection refused" in str(nowhere)
     with unreachable("10.9.9.8"):
-        away = await failure(connector, replace(ADDRESS, address="10.9.9.8"))
+        away = await failure(connector, replace(ADDRESS, addresses=("10.9.9.8",)))
     assert "No route to host" in str(away)
     with written(Path("/proc/sys/net/ipv4/tcp_syn_retries"), "1"), dropped("to the target"):
         silent = await failure(connector, ADDRESS)
@@ -196,9 +197,9 @@ async def test_settings_that_are_dropped_are_found_out(connector: Connector) -> 
     if not program.exists():
         pytest.skip("the nvme-cli of trixie was not fetched")
     config = ConnectionConfig(fast_io_fail_tmo=7)
-    told = [str(program), *connect_arguments(ADDRESS, config, HOST)]
+    told = [str(program), *connect_arguments(ENDPOINT, config, HOST)]
     only = replace(config, ctrl_loss_tmo=0, reconnect_delay=0)
-    with connect_file(ADDRESS, only, HOST) as file:
+    with connect_file(ENDPOINT, only, HOST) as file:
         script = f"#!/bin/sh\nexec {' '.join([*told, *file])}\n"
         with standing_in("nvme", script), pytest.raises(ConnectRejected) as caught:
             await connector.connect_with_config(ADDRESS, config)

@@ -54,13 +54,15 @@ class Rds:
         """The volumes, over a connection of their own."""
         return Disks(self.session(), owner=OWNER, base_path=BASE)
 
-    def controller(self, *, nvme_address: str = "10.0.0.5", **changes: object) -> Controller:
+    def controller(
+        self, *, nvme_addresses: tuple[str, ...] = ("10.0.0.5",), **changes: object
+    ) -> Controller:
         """A controller as another replica, or the next life of this one, would be."""
         settings = ControllerSettings(
             owner=OWNER,
             cluster_id=CLUSTER,
             nqn_prefix=PREFIX,
-            defaults=VolumeParameters(nvme_address=nvme_address, volume_path=BASE),
+            defaults=VolumeParameters(nvme_addresses=nvme_addresses, volume_path=BASE),
             **changes,  # type: ignore[arg-type]
         )
         return Controller(self.backend(), settings)

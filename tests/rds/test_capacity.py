@@ -33,7 +33,7 @@ async def test_what_is_promised_can_be_made_and_no_mebibyte_more(
             owner=OWNER,
             cluster_id=CLUSTER,
             nqn_prefix=PREFIX,
-            defaults=VolumeParameters(nvme_address="10.0.0.5", volume_path=BASE),
+            defaults=VolumeParameters(nvme_addresses=("10.0.0.5",), volume_path=BASE),
             reserve=reserve,
         ),
     )

@@ -64,9 +64,29 @@ class TestLife:
     ) -> None:
         follows = await create(controller, "pvc-follows")
         stays = await create(controller, "pvc-stays", parameters={"nvmeAddress": "10.0.0.5"})
-        moved = rds.controller(nvme_address="10.0.0.9")
+        moved = rds.controller(nvme_addresses=("10.0.0.9",))
         assert (await publish(moved, follows))["nvmeAddress"] == "10.0.0.9"
         assert (await publish(moved, stays))["nvmeAddress"] == "10.0.0.5"
+
+    async def test_each_of_several_addresses_travels(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        several = {"nvmeAddress": "10.0.2.5,10.0.1.5"}
+        named = await create(controller, "pvc-named", parameters=several)
+        assert named.volume_context["nvmeAddress"] == "10.0.2.5,10.0.1.5"
+        assert (await publish(controller, named))["nvmeAddress"] == "10.0.2.5,10.0.1.5"
+        unnamed = await create(controller, "pvc-unnamed")
+        two = rds.controller(nvme_addresses=("10.0.0.5", "10.0.0.6"))
+        assert (await publish(two, unnamed))["nvmeAddress"] == "10.0.0.5,10.0.0.6"
+
+    async def test_a_wrong_address_in_a_context_publishes_nothing(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        volume = await create(controller)
+        volume.volume_context["nvmeAddress"] = "10.0.0.5,rds.example"
+        with pytest.raises(InvalidParameter, match=r"rds\.example"):
+            await publish(controller, volume)
+        assert not rds.disk(volume.volume_id).exported
 
     async def test_each_operation_is_one_command(self, rds: Rds, controller: Controller) -> None:
         await controller.get_capacity(csi.GetCapacityRequest())

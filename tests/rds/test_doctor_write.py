@@ -2,8 +2,10 @@
 
 import asyncio
 import contextlib
+import shutil
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,7 @@ from rds_csi.doctor.rds.measures import Measured
 from rds_csi.doctor.rds.scratch import Bench, round_trip, scratch_owner
 from rds_csi.doctor.rds.unknowns import NOT_FROM_HERE, QUESTIONS
 from rds_csi.model.record import Record, owner_tag
+from rds_csi.simulator.device.export import Export
 from rds_csi.simulator.device.faults import FaultKind
 
 from .conftest import BASE, Rds
@@ -101,7 +104,7 @@ async def test_data_goes_with_the_command_if_the_target_has_room(
 ) -> None:
     export.room = room
     checks = Checks()
-    await round_trip(checks, doctor.bench(), ("127.0.0.1", doctor.nvme_port))
+    await round_trip(checks, doctor.bench(), (("127.0.0.1", doctor.nvme_port),))
     assert checks.results[-1].status is Status.OK
     assert "wrote and read a block" in checks.results[-1].found
 
@@ -138,9 +141,56 @@ async def test_an_export_that_does_not_keep_what_is_written(
 
     monkeypatch.setattr("rds_csi.doctor.rds.initiator.Initiator.write", forget)
     checks = Checks()
-    await round_trip(checks, doctor.bench(), ("127.0.0.1", doctor.nvme_port))
+    await round_trip(checks, doctor.bench(), (("127.0.0.1", doctor.nvme_port),))
     assert checks.results[-1].status is Status.FAILED
     assert "reads otherwise than it was written" in checks.results[-1].found
+    nothing_is_left(doctor)
+
+
+@pytest.mark.parametrize("same", [True, False])
+async def test_what_is_written_at_one_address_is_read_at_each(
+    doctor: Doctor,
+    export: UserTarget,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    same: bool,
+) -> None:
+    """Two addresses of one RDS, or one of its copy: then the second would be no second path."""
+    second = UserTarget(host="127.0.0.2")
+    second.port = export.port
+    exported = export.export
+
+    async def at_both(new: Export) -> None:
+        await exported(new)
+        copy = tmp_path / "copy.img"
+        shutil.copy(new.path, copy)
+        await second.export(new if same else replace(new, path=copy))
+
+    monkeypatch.setattr(export, "export", at_both)
+    await second.start(1)
+    checks = Checks()
+    addresses = tuple((host, export.port) for host in (second.host, export.host))
+    await round_trip(checks, doctor.bench(), addresses)
+    await second.stop()
+    assert [each.status for each in checks if each.name == "NVMe address"] == [Status.OK] * 2
+    if same:
+        assert checks.results[-1].status is Status.OK
+    else:
+        assert checks.results[-1].status is Status.FAILED
+        assert "read at 127.0.0.2: are both the same RDS?" in checks.results[-1].found
+    nothing_is_left(doctor)
+
+
+async def test_an_address_that_does_not_answer_leaves_the_others_to_look_through(
+    doctor: Doctor,
+) -> None:
+    checks, bench = Checks(), doctor.bench()
+    await round_trip(
+        checks, bench, (("127.0.0.9", doctor.nvme_port), ("127.0.0.1", doctor.nvme_port))
+    )
+    assert [each.status for each in checks.results] == [Status.FAILED, Status.OK, Status.OK]
+    assert bench.data_address == "127.0.0.1"
     nothing_is_left(doctor)
 
 
@@ -238,7 +288,7 @@ async def test_a_lost_answer_fails_the_round_trip_and_leaves_nothing(
 ) -> None:
     doctor.rds.simulator.faults.add(kind, match=match)
     checks, bench = Checks(), doctor.bench()
-    await round_trip(checks, bench, ("127.0.0.1", doctor.nvme_port))
+    await round_trip(checks, bench, (("127.0.0.1", doctor.nvme_port),))
     assert checks.results[-1].status is Status.FAILED
     assert checks.results[-1].name == "export round trip"
     assert bench.left == []

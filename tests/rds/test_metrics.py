@@ -37,7 +37,7 @@ async def controller(rds: Rds, directory: Path) -> AsyncIterator[int]:
             rds_user="csi",
             rds_key_file=rds.key_file,
             rds_host_keys=(rds.simulator.host_key_line,),
-            defaults=VolumeParameters(nvme_address="192.0.2.1", volume_path=BASE),
+            defaults=VolumeParameters(nvme_addresses=("192.0.2.1",), volume_path=BASE),
             reserve=RESERVE,
         ),
         None,

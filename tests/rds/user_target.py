@@ -39,11 +39,19 @@ class UserTarget:
 
     ``evicts``: hosts that are no longer allowed lose their connection. ``announces``: growth is
     told to connected hosts. ``room``: bytes of data that commands carry; like Linux 6.1's target,
-    it waits for what fits to come so, for ever.
+    it waits for what fits to come so, for ever. ``host``: where it listens.
     """
 
-    def __init__(self, *, evicts: bool = False, announces: bool = True, room: int = 0) -> None:
+    def __init__(
+        self,
+        *,
+        evicts: bool = False,
+        announces: bool = True,
+        room: int = 0,
+        host: str = "127.0.0.1",
+    ) -> None:
         self.room = room
+        self.host = host
         self.exports: dict[int, Export] = {}
         self.port = 0
         self.evicts = evicts
@@ -55,7 +63,7 @@ class UserTarget:
     # The simulator's side
 
     async def start(self, boot: int) -> None:
-        self._server = await asyncio.start_server(self._serve, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._serve, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:

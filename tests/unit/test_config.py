@@ -22,7 +22,7 @@ CONTROLLER = ControllerConfig(
     rds_user="csi",
     rds_key_file=Path("/key"),
     rds_host_keys=("ssh-ed25519 AAAA",),
-    defaults=VolumeParameters(nvme_address="10.0.0.2", volume_path="raid10/csi"),
+    defaults=VolumeParameters(nvme_addresses=("10.0.0.2",), volume_path="raid10/csi"),
 )
 NODE = NodeConfig(node_id="worker-1")
 
@@ -57,7 +57,7 @@ def test_wrong_settings_of_the_driver(change: dict[str, Any], flag: str) -> None
         ({"rds_user": ""}, "--rds-user"),
         ({"rds_host_keys": ()}, "--rds-host-key"),
         ({"defaults": VolumeParameters(volume_path="a/b")}, "--nvme-address"),
-        ({"defaults": VolumeParameters(nvme_address="10.0.0.1")}, "--volume-path"),
+        ({"defaults": VolumeParameters(nvme_addresses=("10.0.0.1",))}, "--volume-path"),
         ({"rds_channels": 0}, "--rds-channels"),
         ({"rds_channels": 21}, "--rds-channels"),
         ({"reserve": -1}, "--reserve"),
@@ -107,7 +107,7 @@ def test_keys_of_taints(key: str) -> None:
 
 def test_defaults_of_the_parameters_come_as_text() -> None:
     found = volume_defaults({"nvmeAddress": "10.0.0.1", "nvmePort": "", "volumePath": "a/b"})
-    assert found == VolumeParameters(nvme_address="10.0.0.1", volume_path="a/b")
+    assert found == VolumeParameters(nvme_addresses=("10.0.0.1",), volume_path="a/b")
     with pytest.raises(ConfigurationError, match="nvmePort"):
         volume_defaults({"nvmePort": "x"})
 

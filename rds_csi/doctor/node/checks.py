@@ -1,5 +1,6 @@
 """The checks of a node: run where the node service runs, with its settings."""
 
+import asyncio
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -19,7 +20,7 @@ from rds_csi.doctor.node.prerequisites import (
     which,
 )
 from rds_csi.doctor.node.time_sync import ClockState, clock_state
-from rds_csi.doctor.reach import NVME, SSH, Answer, reach
+from rds_csi.doctor.reach import NVME, SSH, Answer, Reach, reach
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import host_identity
 from rds_csi.model.node_id import make_node_id
@@ -51,7 +52,7 @@ async def examine(
     node: NodeConfig,
     runner: Runner,
     *,
-    nvme: Address | None = None,
+    nvme: tuple[Address, ...] = (),
     ssh: Address | None = None,
     places: Places | None = None,
 ) -> Checks:
@@ -75,20 +76,21 @@ async def examine(
     return checks
 
 
-def _used(sysfs: Sysfs, prefix: str) -> Address | None:
-    """The address that a volume of the driver is connected to, if one is."""
-    for each in sysfs.controllers():
-        if is_our_nqn(each.nqn, prefix) and each.address and each.port:
-            return each.address, each.port
-    return None
+def _used(sysfs: Sysfs, prefix: str) -> tuple[Address, ...]:
+    """The addresses that volumes of the driver are connected to, each once."""
+    used = (
+        (each.address, each.port)
+        for each in sysfs.controllers()
+        if is_our_nqn(each.nqn, prefix) and each.address and each.port
+    )
+    return tuple(dict.fromkeys(used))
 
 
-async def check_addresses(checks: Checks, nvme: Address | None, ssh: Address | None) -> None:
-    """Whether the RDS's two addresses answer from here."""
-    if nvme is None:
+async def check_addresses(checks: Checks, nvme: tuple[Address, ...], ssh: Address | None) -> None:
+    """Whether the RDS answers from here, at each of its addresses."""
+    if not nvme:
         checks.skip("NVMe address", "not known here: no volume is connected", "give --nvme-address")
-    else:
-        await check_nvme(checks, nvme, exported=False)
+    await check_nvme(checks, nvme, exported=False)
     if ssh is not None:
         found = await reach(*ssh, SSH)
         if found.answer is Answer.OPEN:
@@ -99,9 +101,25 @@ async def check_addresses(checks: Checks, nvme: Address | None, ssh: Address | N
             )
 
 
-async def check_nvme(checks: Checks, address: Address, *, exported: bool) -> bool:
-    """Whether a target answers; ``exported``: something is exported now, so one has to."""
-    found = await reach(*address, NVME)
+async def check_nvme(
+    checks: Checks, addresses: tuple[Address, ...], *, exported: bool
+) -> list[Address]:
+    """Those at which a target answers; ``exported``: something is exported now, so one has to.
+
+    Volumes need one of them. Each that does not answer is a failure: the next one would be an
+    outage.
+    """
+    found = await asyncio.gather(*(reach(*address, NVME) for address in addresses))
+    for each in found:
+        _judge(checks, each, exported=exported)
+    return [
+        address
+        for address, each in zip(addresses, found, strict=True)
+        if each.answer is Answer.OPEN
+    ]
+
+
+def _judge(checks: Checks, found: Reach, *, exported: bool) -> None:
     match found.answer:
         case Answer.OPEN:
             checks.ok("NVMe address", found.found)
@@ -121,4 +139,3 @@ async def check_nvme(checks: Checks, address: Address, *, exported: bool) -> boo
                 found.found,
                 "look at routes, firewalls and MTU between here and the RDS's data address",
             )
-    return found.answer is Answer.OPEN

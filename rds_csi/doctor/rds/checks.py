@@ -50,7 +50,8 @@ async def examine(
         exported = await _look(found, session, shared, controller)
         bench = Bench(session, shared, controller)
         await _check_leftovers(found.checks, bench, write=write)
-        nvme = controller.defaults.nvme_address, controller.defaults.nvme_port
+        defaults = controller.defaults
+        nvme = tuple((address, defaults.nvme_port) for address in defaults.nvme_addresses)
         if write:
             await round_trip(found.checks, bench, nvme)
         else:

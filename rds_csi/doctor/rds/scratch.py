@@ -45,18 +45,24 @@ def scratch_owner(shared: DriverConfig) -> str:
 
 @dataclass(slots=True)
 class Bench:
-    """Where scratch volumes are made. ``left`` names those that could not be removed."""
+    """Where scratch volumes are made. ``left`` names those that could not be removed.
+
+    ``data_address``: where their exports are connected; the first of the settings, until another
+    was seen to answer.
+    """
 
     session: Session
     shared: DriverConfig
     controller: ControllerConfig
     disks: Disks = field(init=False)
     inventory: Inventory = field(init=False)
+    data_address: str = field(init=False)
     left: list[str] = field(default_factory=list)
     _under_way: set[asyncio.Future[Any]] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         """The backend, under the scratch owner."""
+        self.data_address = self.controller.defaults.nvme_addresses[0]
         self.inventory = Inventory(self.session)
         self.disks = Disks(
             self.session,
@@ -138,8 +144,8 @@ class Bench:
         self, volume: Volume, host: str = HOSTS[0]
     ) -> AbstractAsyncContextManager[Initiator]:
         """A connection to its export, as that host. Raises :class:`TargetError`."""
-        defaults = self.controller.defaults
-        return connected(defaults.nvme_address, defaults.nvme_port, volume.nqn, host)
+        port = self.controller.defaults.nvme_port
+        return connected(self.data_address, port, volume.nqn, host)
 
     async def remove(self, slot: str) -> None:
         """Remove disk and file; what stays is noted in ``left``, never raised."""
@@ -167,7 +173,7 @@ class Bench:
         return sorted(slots), time.time() - youngest < STALE
 
 
-async def round_trip(checks: Checks, bench: Bench, nvme: Address) -> None:
+async def round_trip(checks: Checks, bench: Bench, nvme: tuple[Address, ...]) -> None:
     """A volume's life on the RDS: make, export, read back, reach, close, remove, see it gone."""
     name = "export round trip"
     volume = bench.plan()
@@ -182,7 +188,7 @@ async def round_trip(checks: Checks, bench: Bench, nvme: Address) -> None:
             answers = await check_nvme(checks, nvme, exported=True)
             if answers:
                 step = "write to it and read that back over NVMe/TCP"
-                await _write_and_read(bench, volume)
+                await _write_and_read(bench, volume, [address for address, _ in answers])
             step = "close the export"
             await bench.export(volume, exported=False)
             _require(await bench.disks.get(volume.slot), volume, exported=False)
@@ -214,14 +220,22 @@ def _require(disk: Disk, volume: Volume, *, exported: bool) -> None:
         raise RouterOSError(f"RouterOS shows {shown} instead of {wanted}", volume=volume.slot)
 
 
-async def _write_and_read(bench: Bench, volume: Volume) -> None:
+async def _write_and_read(bench: Bench, volume: Volume, addresses: list[str]) -> None:
+    """Write at one address and read that back at each: they have to lead to the same volume."""
     content = secrets.token_bytes(64)
-    async with bench.connection(volume) as host:
-        if (await host.size()).bytes != MINIMUM_SIZE:
-            raise TargetError(f"the export has {(await host.size()).bytes} bytes")
-        await host.write(0, content)
-        if not (await host.read(0)).startswith(content):
-            raise TargetError("a block reads otherwise than it was written")
+    for address in reversed(addresses):
+        bench.data_address = address
+        async with bench.connection(volume) as host:
+            if (await host.size()).bytes != MINIMUM_SIZE:
+                raise TargetError(f"the export has {(await host.size()).bytes} bytes")
+            if address == addresses[-1]:
+                await host.write(0, content)
+            if not (await host.read(0)).startswith(content):
+                elsewhere = f" at {addresses[-1]}" if address != addresses[-1] else ""
+                raise TargetError(
+                    f"a block reads otherwise than it was written{elsewhere}"
+                    + (f", when read at {address}: are both the same RDS?" if elsewhere else "")
+                )
 
 
 async def _require_gone(volume: Volume, bench: Bench) -> None:

@@ -51,7 +51,7 @@ def test_the_environment_is_enough(started: list[tuple]) -> None:
     assert isinstance(controller, ControllerConfig)
     assert node is None
     assert controller.rds_host_keys == KEYS[:2]
-    assert controller.defaults.nvme_address == "10.0.0.2"
+    assert controller.defaults.nvme_addresses == ("10.0.0.2",)
 
 
 def test_a_flag_wins_over_the_environment(started: list[tuple]) -> None:

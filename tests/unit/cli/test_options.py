@@ -84,7 +84,7 @@ def given(**changes: Any) -> dict[str, Any]:
 def test_flags_become_a_controllers_settings() -> None:
     config = controller_config(given())
     assert (config.rds_address, config.reserve, config.rds_host_keys) == ("10.0.0.1", 5, KEYS[:1])
-    assert config.defaults.nvme_address == "10.0.0.2"
+    assert config.defaults.nvme_addresses == ("10.0.0.2",)
     assert config.defaults.nvme_port == 4421
     assert config.defaults.volume_path == "raid10/csi"
     assert not config.rds_accept_any_host_key

@@ -18,7 +18,7 @@ SECONDS: Final = ["0", "-1", "soon", "nan", "inf"]
 LONG: Final = "x" * 300
 NO_ADDRESS: Final = [
     *("", " 10.0.0.5", "10.0.0.5 ", "10.0.0.5\n", "10.0.0.5:22", "10.0.0.5/24", "ssh://10.0.0.5"),
-    *("[fd00::5]", "[fd00::5]:22", "fd00::5/64", "10.0.0.300", "10.0.0", "10.0.0.5,10.0.0.6"),
+    *("[fd00::5]", "[fd00::5]:22", "fd00::5/64", "10.0.0.300", "10.0.0", "10.0.0.5;10.0.0.6"),
     *("csi@rds", "a b", "rds..example", "-rds", "0.0.0.0", "::", "224.0.0.1", LONG),
 ]
 WRONG: Final = {
@@ -31,13 +31,13 @@ WRONG: Final = {
     "--metrics-address": ["9808", "host", ":99999", "::1:9808", ":x"],
     "--log-level": ["loud", ""],
     "--log-format": ["xml", ""],
-    "--rds-address": NO_ADDRESS,
+    "--rds-address": ["10.0.0.5,10.0.0.6", *NO_ADDRESS],
     "--rds-port": ["0", "65536", "ssh"],
     "--rds-user": ["", " csi", "csi ", "a b", "csi+ct80w", "csi@rds:22", "csi\n", LONG],
     "--rds-host-key": ["", "garbage", "ssh-ed25519 AAAA", f"@cert-authority * {KEYS[0]}"],
     "--rds-host-key-file": ["/nonexistent", "/"],
     "--rds-channels": ["0", "21", "-1", "many"],
-    "--nvme-address": ["rds.example", *NO_ADDRESS],
+    "--nvme-address": ["rds.example", "10.0.0.5,", "10.0.0.5,10.0.0.5", *NO_ADDRESS],
     "--nvme-port": ["0", "65536", "nvme"],
     "--volume-path": ["", "raid10", "/../etc", "raid10/a b", "raid10//csi", "/", 'raid10/"csi'],
     "--reserve": ["-1", "1G", str(2**63)],

@@ -7,7 +7,7 @@ from pathlib import Path
 
 from rds_csi.config import DriverConfig, NodeConfig
 from rds_csi.doctor.check import Check, Checks, Status
-from rds_csi.doctor.node.checks import Places, examine
+from rds_csi.doctor.node.checks import Address, Places, examine
 from rds_csi.doctor.node.time_sync import ClockState
 from rds_csi.doctor.rds.unknowns import Finding
 from rds_csi.model.host_identity import host_identity
@@ -79,8 +79,12 @@ class FakeNode:
         """Other places."""
         self.places = replace(self.places, **changes)  # type: ignore[arg-type]
 
-    async def examine(self, **addresses: tuple[str, int] | None) -> Checks:
-        return await examine(self.shared, self.node, self.runner, places=self.places, **addresses)
+    async def examine(
+        self, *, nvme: tuple[Address, ...] = (), ssh: Address | None = None
+    ) -> Checks:
+        return await examine(
+            self.shared, self.node, self.runner, places=self.places, nvme=nvme, ssh=ssh
+        )
 
 
 def named(checks: Checks, beginning: str) -> list[Check]:

@@ -54,12 +54,12 @@ def test_all_well_is_status_0(asked: list[dict[str, Any]]) -> None:
     assert "all well (1 checks)" in done.output
     [call] = asked
     assert call["node"].node_id == "worker-1"
-    assert (call["nvme"], call["ssh"]) == (("::1", 4421), ("rds", 22))
+    assert (call["nvme"], call["ssh"]) == ((("::1", 4421),), ("rds", 22))
 
 
 def test_json_is_json(asked: list[dict[str, Any]]) -> None:
     assert json.loads(invoke(*NODE, "--json").output)["failed"] is False
-    assert asked[0]["nvme"] is asked[0]["ssh"] is None
+    assert (asked[0]["nvme"], asked[0]["ssh"]) == ((), None)
 
 
 def test_a_real_look_at_this_machine(tmp_path: Path) -> None:

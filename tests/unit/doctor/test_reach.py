@@ -93,12 +93,21 @@ async def test_a_closed_nvme_port_is_a_fault_only_if_something_is_exported(
     unused_tcp_port: int, *, exported: bool, status: Status
 ) -> None:
     checks = Checks()
-    await check_nvme(checks, ("127.0.0.1", unused_tcp_port), exported=exported)
+    await check_nvme(checks, (("127.0.0.1", unused_tcp_port),), exported=exported)
     assert [check.status for check in checks] == [status]
 
 
 async def test_another_service_at_the_nvme_port_is_a_fault() -> None:
     checks = Checks()
     async with serving(b"SSH-2.0-OpenSSH_9.2\r\n") as port:
-        await check_nvme(checks, ("127.0.0.1", port), exported=False)
+        await check_nvme(checks, (("127.0.0.1", port),), exported=False)
     assert checks.failed
+
+
+async def test_each_address_is_tried_and_those_that_answer_are_told(unused_tcp_port: int) -> None:
+    """One is enough for the volumes; that another does not answer is a failure all the same."""
+    checks = Checks()
+    async with serving(IC_RESPONSE) as port:
+        addresses = (("127.0.0.1", unused_tcp_port), ("127.0.0.1", port))
+        assert await check_nvme(checks, addresses, exported=True) == [("127.0.0.1", port)]
+    assert [check.status for check in checks] == [Status.FAILED, Status.OK]

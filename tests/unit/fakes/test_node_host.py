@@ -12,7 +12,7 @@ from tests.unit.fakes.mounts import Entry
 from tests.unit.fakes.node_host import FakeHost
 from tests.unit.fakes.node_kernel import HOST_NQN, Disk, Killed
 
-TARGET = Target("10.0.0.1", 4420, "nqn.2000-02.com.mikrotik:pvc-1")
+TARGET = Target(("10.0.0.1",), 4420, "nqn.2000-02.com.mikrotik:pvc-1")
 UUID = "11111111-2222-4333-8444-555555555555"
 
 

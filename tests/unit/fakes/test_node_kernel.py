@@ -12,7 +12,7 @@ from rds_csi.model.parameters import ConnectionConfig
 from tests.unit.fakes.mounts import Entry
 from tests.unit.fakes.node_kernel import HOST_NQN, Disk, FakeKernel, Killed, Steps
 
-TARGET = Target("10.0.0.1", 4420, "nqn.2000-02.com.mikrotik:pvc-1")
+TARGET = Target(("10.0.0.1",), 4420, "nqn.2000-02.com.mikrotik:pvc-1")
 OTHER = "nqn.2000-02.com.mikrotik:pvc-2"
 
 
@@ -46,7 +46,9 @@ async def test_connecting_shows_a_device_and_disconnecting_removes_it(kernel: Fa
     assert not found.device.exists()
     assert kernel.find(TARGET.nqn) is None
     with pytest.raises(ConnectFailed):
-        await kernel.connect_with_retry(Target("10.0.0.1", 4420, "nqn.other"), ConnectionConfig())
+        await kernel.connect_with_retry(
+            Target(("10.0.0.1",), 4420, "nqn.other"), ConnectionConfig()
+        )
 
 
 @pytest.mark.parametrize("mounted", [True, False])

@@ -31,7 +31,7 @@ async def host(tmp_path: Path) -> FakeHost:
     for nqn in (A, B):
         host.rds[nqn] = Disk(1024**3)
         host.rds[nqn].make("ext4", "11111111-2222-4333-8444-555555555555")
-    await host.connect_with_retry(Target("10.0.0.1", 4420, A), ConnectionConfig())
+    await host.connect_with_retry(Target(("10.0.0.1",), 4420, A), ConnectionConfig())
     (host.kubelet / "stage").mkdir()
     (host.kubelet / "file").touch()
     return host

@@ -9,6 +9,7 @@ from rds_csi.model.contexts import (
     CONTENT_SOURCE_KEY,
     GENERATION_KEY,
     SIZE_KEY,
+    Endpoint,
     Published,
     Target,
     connection_context,
@@ -83,26 +84,46 @@ def test_every_key_of_a_connection_travels(key: str) -> None:
 
 def test_a_target_comes_from_both_contexts_and_publish_wins() -> None:
     volume = volume_context(
-        VolumeParameters(nvme_address="10.0.0.1", nvme_port=4421), NQN, keep_address=True
+        VolumeParameters(nvme_addresses=("10.0.0.1",), nvme_port=4421), NQN, keep_address=True
     )
-    assert Target.from_contexts({}, volume) == Target("10.0.0.1", 4421, NQN)
-    moved = Target("10.0.0.2", 4420, NQN)
+    assert Target.from_contexts({}, volume) == Target(("10.0.0.1",), 4421, NQN)
+    moved = Target(("10.0.0.2",), 4420, NQN)
     assert volume["nvmeAddress"] == "10.0.0.1"
     assert Target.from_contexts(moved.to_context(), volume) == moved
-    unnamed = volume_context(VolumeParameters(nvme_address="10.0.0.1"), NQN, keep_address=False)
+    unnamed = volume_context(
+        VolumeParameters(nvme_addresses=("10.0.0.1",)), NQN, keep_address=False
+    )
     assert "nvmeAddress" not in unnamed
     assert Target.from_contexts(moved.to_context(), unnamed) == moved
 
 
+def test_several_addresses_travel_in_their_order() -> None:
+    target = Target(("10.0.2.5", "10.0.1.5"), 4420, NQN)
+    assert target.to_context()["nvmeAddress"] == "10.0.2.5,10.0.1.5"
+    assert Target.from_contexts(target.to_context(), {}) == target
+    assert target.endpoints == (
+        Endpoint("10.0.2.5", 4420, NQN),
+        Endpoint("10.0.1.5", 4420, NQN),
+    )
+    parameters = VolumeParameters(nvme_addresses=("10.0.2.5", "10.0.1.5"))
+    volume = volume_context(parameters, NQN, keep_address=True)
+    assert Target.from_contexts({}, volume) == target
+
+
+def test_a_context_of_a_version_that_knew_one_address_is_read() -> None:
+    context = {"nvmeAddress": "10.0.1.5", "nvmePort": "4420", "nqn": NQN}
+    assert Target.from_contexts(context, {}) == Target(("10.0.1.5",), 4420, NQN)
+
+
 @pytest.mark.parametrize("key", ["nvmeAddress", "nvmePort", "nqn"])
 def test_a_target_without_one_of_its_parts(key: str) -> None:
-    context = Target("10.0.0.1", 4420, NQN).to_context()
+    context = Target(("10.0.0.1",), 4420, NQN).to_context()
     del context[key]
     with pytest.raises(InvalidParameter, match=key):
         Target.from_contexts({}, context)
 
 
 def test_a_target_with_a_bad_nqn() -> None:
-    context = {**Target("10.0.0.1", 4420, NQN).to_context(), "nqn": "nqn.2000-02.a:b c"}
+    context = {**Target(("10.0.0.1",), 4420, NQN).to_context(), "nqn": "nqn.2000-02.a:b c"}
     with pytest.raises(InvalidRequest, match="NQN"):
         Target.from_contexts({}, context)

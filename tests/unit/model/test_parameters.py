@@ -100,11 +100,11 @@ def test_kubernetes_own_keys_pass() -> None:
 
 
 def test_a_class_overrides_the_drivers_defaults() -> None:
-    defaults = VolumeParameters(nvme_address="10.0.0.1", volume_path="raid10/csi")
+    defaults = VolumeParameters(nvme_addresses=("10.0.0.1",), volume_path="raid10/csi")
     found = VolumeParameters.parse(
         {"nvmeAddress": "fd00::0001", "nvmePort": "4421", "fencing": "hostNqn"}, defaults
     )
     assert found == VolumeParameters(
-        nvme_address="fd00::1", nvme_port=4421, volume_path="raid10/csi", fencing=True
+        nvme_addresses=("fd00::1",), nvme_port=4421, volume_path="raid10/csi", fencing=True
     )
     assert VolumeParameters.parse({"volumePath": "/pool/a/b/"}).volume_path == "pool/a/b"

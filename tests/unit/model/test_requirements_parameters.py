@@ -85,4 +85,4 @@ def test_from_the_storage_class_to_the_node() -> None:
     )
     context = volume_context(parameters, nqn, keep_address=True)
     assert ConnectionConfig.from_parameters(context) == parameters.connection
-    assert Target.from_contexts({}, context) == Target("192.0.2.1", 4420, nqn)
+    assert Target.from_contexts({}, context) == Target(("192.0.2.1",), 4420, nqn)

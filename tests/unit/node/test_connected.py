@@ -52,7 +52,7 @@ def test_an_export_of_any_other_name_is_not_the_volumes(nqn: str) -> None:
 def test_its_own_export_is_whatever_prefix_and_generation() -> None:
     for nqn in (A, f"nqn.2014-08.org.example:a:{VOLUME}", f"{A}.1", f"{A}.12"):
         assert belongs(nqn, VOLUME)
-        target = Target("192.0.2.1", 4420, nqn)
+        target = Target(("192.0.2.1",), 4420, nqn)
         assert check_target(target, VOLUME) is target
 
 

@@ -85,12 +85,12 @@ async def test_the_settings_are_logged(host: Host, calls: Calls) -> None:
     with structlog.testing.capture_logs() as lines:
         await stage(host, calls, ctrlLossTmo="600")
     (line,) = [line for line in lines if line["event"] == "connecting"]
-    shown = {key: line[key] for key in ("volume", "ctrl_loss_tmo", "reconnect_delay", "address")}
+    shown = {key: line[key] for key in ("volume", "ctrl_loss_tmo", "reconnect_delay", "addresses")}
     assert shown == {
         "volume": calls.volume,
         "ctrl_loss_tmo": 600,
         "reconnect_delay": 5,
-        "address": "10.0.0.1",
+        "addresses": ("10.0.0.1",),
     }
 
 

@@ -21,9 +21,14 @@ HOST = HostIdentity(HOST_NQN, HOST_ID)
 PREFIX = "nqn.2000-02.com.mikrotik"
 A = f"{PREFIX}:pvc-" + "a" * 28
 B = f"{PREFIX}:pvc-" + "b" * 28
-TARGET = Target("192.0.2.1", 4420, A)
+TARGET = Target(("192.0.2.1",), 4420, A)
+ENDPOINT = TARGET.endpoints[0]
 VALUED = ("-l", "-c", "-k", "-F", "-J", "--nr-io-queues", "--queue-size")
 """Options of ``nvme connect`` that have a value, but for those of the address."""
+REFUSED = (
+    "Failed to write to /dev/nvme-fabrics: Connection refused\n"
+    "could not add new controller: connection refused\n"
+)
 READ = (*PROVEN, "read")
 DELETE = (*PROVEN, "delete")
 RESCAN = (*PROVEN, "rescan")
@@ -43,6 +48,8 @@ class Kernel:
     """Whether this nvme-cli has ``-F``; without it, it is 2.3 and reads settings by file."""
     json: list[object] = field(default_factory=list)
     """What ``-J`` files said."""
+    away: set[str] = field(default_factory=set)
+    """Addresses where nobody listens."""
     granted: dict[str, str] = field(default_factory=dict)
     """What the next connections show in spite of what they asked for."""
 
@@ -84,6 +91,8 @@ class Kernel:
 
     def connect(self, call: Call) -> None:
         given = {name: option(call, name) for name in VALUED if name in call.args}
+        if option(call, "-a") in self.away:
+            raise CommandFailed("nvme failed", returncode=1, stderr=REFUSED)
         if "-F" in given and not self.option:
             raise CommandFailed(
                 "nvme failed", returncode=1, stderr="connect: unrecognized option '-F'\nUsage: …"

@@ -6,13 +6,13 @@ from pathlib import Path
 
 import pytest
 
-from rds_csi.model.contexts import Target
+from rds_csi.model.contexts import Endpoint
 from rds_csi.model.host_identity import HostIdentity
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.arguments import connect_arguments, connect_file, connect_json, is_our_nqn
 
 NQN = "nqn.2000-02.com.mikrotik:pvc-" + "0" * 28
-TARGET = Target("192.0.2.1", 4420, NQN)
+TARGET = Endpoint("192.0.2.1", 4420, NQN)
 HOST = HostIdentity("nqn.2014-08.org.nvmexpress:uuid:1", "1")
 BASE = ["connect", "-t", "tcp", "-a", "192.0.2.1", "-s", "4420", "-n", NQN]
 

@@ -7,7 +7,7 @@ import pytest
 from rds_csi.errors import CommandFailed, ConnectFailed, ConnectRejected, DriverError, NotReady
 from rds_csi.nvme.cli_errors import connect_error, says_already_connected, says_unknown_option
 from tests.unit.fakes.sysfs import FakeSysfs
-from tests.unit.nvme.kernel import TARGET, A, Kernel
+from tests.unit.nvme.kernel import ENDPOINT, TARGET, A, Kernel
 
 pytestmark = pytest.mark.looptime
 
@@ -146,18 +146,18 @@ def test_an_option_that_is_not_known() -> None:
 
 @pytest.mark.parametrize("transport", [True, False])
 def test_only_without_the_module_an_invalid_argument_is_about_it(transport: bool) -> None:
-    error = connect_error(said(INVALID), TARGET, transport=transport, volume="pvc-1")
+    error = connect_error(said(INVALID), ENDPOINT, transport=transport, volume="pvc-1")
     assert type(error) is (ConnectRejected if transport else NotReady)
     assert error.volume == "pvc-1"
 
 
 def test_what_is_said_is_told_in_one_line_of_bounded_length() -> None:
-    error = connect_error(said("no\n" * 1000), TARGET, transport=True, volume="pvc-1")
+    error = connect_error(said("no\n" * 1000), ENDPOINT, transport=True, volume="pvc-1")
     assert error.what.startswith("connecting to 192.0.2.1:4420 failed: no no no")
     assert len(error.what) < 600
     assert "\n" not in error.what
 
 
 def test_a_refusal_of_the_target_names_what_it_may_not_export() -> None:
-    error: DriverError = connect_error(said(IO_ERROR), TARGET, transport=True, volume="pvc-1")
+    error: DriverError = connect_error(said(IO_ERROR), ENDPOINT, transport=True, volume="pvc-1")
     assert A in error.advice

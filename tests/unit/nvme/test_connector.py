@@ -18,14 +18,9 @@ from rds_csi.errors import (
 from rds_csi.model.contexts import Target
 from rds_csi.model.parameters import ConnectionConfig
 from tests.unit.fakes.sysfs import OTHER_NQN
-from tests.unit.nvme.kernel import HOST, TARGET, A, B, Kernel, option
+from tests.unit.nvme.kernel import HOST, REFUSED, TARGET, A, B, Kernel, option
 
 pytestmark = pytest.mark.looptime
-
-REFUSED = (
-    "Failed to write to /dev/nvme-fabrics: Connection refused\n"
-    "could not add new controller: connection refused\n"
-)
 
 
 async def test_connects_and_returns_the_namespace(kernel: Kernel) -> None:
@@ -61,7 +56,7 @@ async def test_never_more_connects_at_once_than_the_limit(kernel: Kernel) -> Non
     kernel.works(takes=3)
     connector = kernel.connector(limit=3)
     nqns = [f"{A[:-2]}{number:02x}" for number in range(20)]
-    targets = [Target("192.0.2.1", 4420, nqn) for nqn in nqns]
+    targets = [Target(("192.0.2.1",), 4420, nqn) for nqn in nqns]
     await asyncio.gather(*(connector.connect(target) for target in targets))
     assert kernel.runner.most_running["nvme"] == 3
     assert len(kernel.runner.asked("nvme")) == 20
@@ -177,6 +172,24 @@ async def test_cancelled_at_any_moment_the_next_call_succeeds(
     assert len(kernel.tree.controllers()) == 1
 
 
+async def test_the_first_address_that_takes_it_is_enough(kernel: Kernel) -> None:
+    kernel.works()
+    kernel.away = {"192.0.2.1"}
+    target = Target(("192.0.2.1", "192.0.2.2"), 4420, A)
+    await kernel.connector().connect(target)
+    (controller,) = kernel.sysfs.controllers(A)
+    assert controller.address == "192.0.2.2"
+
+
+async def test_where_none_takes_it_the_first_failure_is_told(kernel: Kernel) -> None:
+    kernel.works()
+    kernel.away = {"192.0.2.1", "192.0.2.2"}
+    target = Target(("192.0.2.1", "192.0.2.2"), 4420, A)
+    with pytest.raises(ConnectFailed, match=r"192\.0\.2\.1:4420 failed"):
+        await kernel.connector().connect(target)
+    assert kernel.tree.controllers() == []
+
+
 async def test_a_live_connection_at_another_address_is_used(kernel: Kernel) -> None:
     kernel.reads()
     kernel.tree.connect(A, address="192.0.2.77")
@@ -274,7 +287,7 @@ async def test_another_failure_is_not_tried_again_by_file(kernel: Kernel) -> Non
 async def test_only_names_of_ours_are_connected_or_disconnected(kernel: Kernel, nqn: str) -> None:
     connector = kernel.connector()
     for attempt in (
-        connector.connect_with_retry(Target("192.0.2.1", 4420, nqn), ConnectionConfig()),
+        connector.connect_with_retry(Target(("192.0.2.1",), 4420, nqn), ConnectionConfig()),
         connector.disconnect(nqn),
         connector.rescan(nqn),
     ):

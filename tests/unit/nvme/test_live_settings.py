@@ -7,12 +7,12 @@ import pytest
 import structlog.testing
 
 from rds_csi.errors import Code, ConnectFailed, ConnectRejected
-from rds_csi.model.contexts import Target
+from rds_csi.model.contexts import Endpoint
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.live_settings import EXPECTED, Settings, differences
 from rds_csi.nvme.sysfs import Sysfs
 from tests.unit.fakes.sysfs import OTHER_NQN, FakeSysfs
-from tests.unit.nvme.kernel import DELETE, HOST, TARGET, A, Kernel
+from tests.unit.nvme.kernel import DELETE, ENDPOINT, HOST, TARGET, A, Kernel
 
 pytestmark = pytest.mark.looptime
 
@@ -169,18 +169,18 @@ def test_both_ends_are_those_asked_for(tree: FakeSysfs, change: dict[str, str], 
     sysfs = Sysfs(tree.sys)
     made = sysfs.controllers(A)
     settings = Settings(sysfs, HOST)
-    settings.require(made, TARGET, ConnectionConfig(), volume="pvc-1")
+    settings.require(made, ENDPOINT, ConnectionConfig(), volume="pvc-1")
     for attribute, value in change.items():
         tree.set(name, attribute, value)
     with pytest.raises(ConnectRejected, match=text):
-        settings.require(made, TARGET, ConnectionConfig(), volume="pvc-1")
+        settings.require(made, ENDPOINT, ConnectionConfig(), volume="pvc-1")
 
 
 def test_an_ipv6_address_is_the_same_in_every_spelling(tree: FakeSysfs) -> None:
     tree.connect(A, address="2001:0DB8:0:0::1")
     sysfs = Sysfs(tree.sys)
-    target = Target("2001:db8::1", 4420, A)
-    Settings(sysfs, HOST).require(sysfs.controllers(A), target, ConnectionConfig(), volume="")
+    endpoint = Endpoint("2001:db8::1", 4420, A)
+    Settings(sysfs, HOST).require(sysfs.controllers(A), endpoint, ConnectionConfig(), volume="")
 
 
 def test_a_connection_that_went_meanwhile_is_no_proof(tree: FakeSysfs) -> None:
@@ -190,5 +190,5 @@ def test_a_connection_that_went_meanwhile_is_no_proof(tree: FakeSysfs) -> None:
     tree.disconnect("nvme0")
     for controllers in (made, []):
         with pytest.raises(ConnectFailed, match="gone again") as caught:
-            Settings(sysfs, HOST).require(controllers, TARGET, ConnectionConfig(), volume="")
+            Settings(sysfs, HOST).require(controllers, ENDPOINT, ConnectionConfig(), volume="")
         assert caught.value.transient

@@ -44,7 +44,7 @@ async def test_200_stages_race_the_reaper(tmp_path: Path) -> None:
             world.locked.add(nqn)  # what the RPC layer does around every call
             try:
                 namespace = await world.connector.connect_with_retry(
-                    Target("192.0.2.1", 4420, nqn), ConnectionConfig()
+                    Target(("192.0.2.1",), 4420, nqn), ConnectionConfig()
                 )
                 await asyncio.sleep(source.uniform(0.0, 0.1))
                 kernel.mounted.add(namespace.devno)

@@ -141,7 +141,7 @@ async def test_a_hanging_disconnect_is_stuck_and_other_volumes_go_on(kernel: Ker
         await connector.disconnect(A)
     assert connector.busy(A)
     kernel.works()
-    await connector.connect(Target("192.0.2.1", 4420, B))
+    await connector.connect(Target(("192.0.2.1",), 4420, B))
 
 
 async def test_confirm_is_asked_under_the_lock(kernel: Kernel) -> None:

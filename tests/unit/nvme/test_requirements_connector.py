@@ -79,7 +79,7 @@ async def test_every_setting_goes_with_the_connect_and_none_is_written_later(
 async def test_with_settings_it_validates(kernel: Kernel) -> None:
     with pytest.raises(NotOurs):
         await kernel.connector().connect_with_config(
-            Target("192.0.2.1", 4420, "nqn.2014-08.org.nixos:root"), ConnectionConfig()
+            Target(("192.0.2.1",), 4420, "nqn.2014-08.org.nixos:root"), ConnectionConfig()
         )
     assert kernel.runner.calls == []
 
@@ -205,7 +205,7 @@ async def test_a_program_that_cannot_be_killed_locks_its_volume_alone(kernel: Ke
     assert starts(kernel) == 1
     assert connector.busy(A)
     kernel.works()
-    other = Target("192.0.2.1", 4420, B)
+    other = Target(("192.0.2.1",), 4420, B)
     assert (await connector.connect_with_retry(other, ConnectionConfig())).size == 64 << 20
 
 
@@ -217,7 +217,7 @@ async def test_twenty_volumes_do_not_retry_in_one_instant(kernel: Kernel) -> Non
         "nvme", result=Result(1, "", REFUSED), effect=lambda _call: instants.append(now())
     )
     connector = kernel.connector(rng=random.Random(3))
-    targets = [Target("192.0.2.1", 4420, f"{A[:-2]}{number:02x}") for number in range(20)]
+    targets = [Target(("192.0.2.1",), 4420, f"{A[:-2]}{number:02x}") for number in range(20)]
     await asyncio.gather(
         *(connector.connect_with_retry(target, ConnectionConfig()) for target in targets),
         return_exceptions=True,

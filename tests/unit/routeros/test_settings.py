@@ -48,7 +48,7 @@ def test_a_controllers_link_is_what_its_configuration_says() -> None:
         rds_key_file=Path("/key"),
         rds_host_keys=(public_text(key()),),
         rds_channels=7,
-        defaults=VolumeParameters(nvme_address="10.0.0.5", volume_path="raid10/csi"),
+        defaults=VolumeParameters(nvme_addresses=("10.0.0.5",), volume_path="raid10/csi"),
     )
     found = SessionSettings.of(config)
     assert (found.host, found.port, found.user) == ("10.0.0.5", 2222, "somebody")

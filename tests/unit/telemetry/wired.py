@@ -28,7 +28,7 @@ def controller_config(directory: Path) -> ControllerConfig:
         rds_user="csi",
         rds_key_file=directory / "id",
         rds_host_keys=(key.export_public_key().decode(),),
-        defaults=VolumeParameters(nvme_address="192.0.2.1", volume_path="raid10/csi"),
+        defaults=VolumeParameters(nvme_addresses=("192.0.2.1",), volume_path="raid10/csi"),
     )
 
 

@@ -18,7 +18,7 @@ async def test_connections_of_ours_are_counted(node: FakeNode) -> None:
     node.sysfs.connect(
         f"{VOLUME[:-1]}b", hostnqn=IDENTITY.nqn, hostid=IDENTITY.hostid, state="connecting"
     )
-    checks = await node.examine(nvme=("127.0.0.1", 1))
+    checks = await node.examine(nvme=(("127.0.0.1", 1),))
     check = one(checks, "connections")
     assert check.status is Status.OK
     assert check.found == "2 over NVMe-oF, 2 of them to our volumes, 1 live"
@@ -68,6 +68,6 @@ async def test_host_nqns_of_other_connections(
     node: FakeNode, *, nqn: str, hostnqn: str, hostid: str, status: Status, found: str
 ) -> None:
     node.sysfs.connect(nqn, hostnqn=hostnqn, hostid=hostid, address="127.0.0.1", port=1)
-    check = one(await node.examine(nvme=("127.0.0.1", 1)), "connections")
+    check = one(await node.examine(nvme=(("127.0.0.1", 1),)), "connections")
     assert check.status is status
     assert found in check.found
