@@ -139,15 +139,19 @@ class World:
         (node.kernel.state / f"{VOLUME}.json").unlink(missing_ok=True)
 
     async def outdated(self, node: Node) -> None:
-        """A call of before: refused wherever this node knows better, with nothing changed."""
+        """A call of before: refused wherever this node knows better, with nothing changed.
+
+        After a reboot there is no connection to keep apart, and a stage goes ahead: its record
+        may be ahead of an RDS that was restored from a backup.
+        """
         record = await node.kernel.node()._stager._store.read(VOLUME)
         if record is None or not record.generation or len(node.contexts) < 2:
             return
         old = [number for number in node.contexts if number < record.generation]
         for number in old[-1:]:
             before = node.kernel.table.path.read_bytes(), dict(node.kernel.connections)
-            for call in (node.calls.but(generation=number).stage,
-                         node.calls.but(generation=number).publish):  # fmt: skip
+            calls = node.calls.but(generation=number)
+            for call in (calls.stage, calls.publish) if before[1] else (calls.publish,):
                 with pytest.raises(FailedPrecondition):
                     await call()
             assert before == (node.kernel.table.path.read_bytes(), node.kernel.connections)
@@ -177,6 +181,8 @@ STEPS = st.tuples(
 )
 AND_BACK = [("attach", 0, 0), ("start", 0, 0), ("attach", 1, 0), ("start", 1, 0), ("attach", 0, 0)]
 
+TWICE = [("attach", 0, 0), ("attach", 0, 0), ("start", 0, 0)]
+
 
 @pytest.mark.parametrize("block", [False, True], ids=["file system", "block"])
 @settings(max_examples=100, deadline=None)
@@ -185,6 +191,7 @@ AND_BACK = [("attach", 0, 0), ("start", 0, 0), ("attach", 1, 0), ("start", 1, 0)
 @example(steps=[("attach", 1, 0), ("start", 1, 10)])
 @example(steps=[*AND_BACK, ("forget", 0, 0), ("start", 0, 0)])
 @example(steps=[*AND_BACK, ("start", 0, 0), ("outdated", 0, 0), ("end", 0, 0), ("start", 0, 0)])
+@example(steps=[*TWICE, ("reboot", 0, 0), ("outdated", 0, 0), ("start", 0, 0)])
 @given(steps=st.lists(STEPS, min_size=4, max_size=16))
 def test_nobody_writes_from_caches_of_before(
     block: bool, steps: list[tuple[str, int, int]]
