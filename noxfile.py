@@ -120,7 +120,9 @@ def image_python(session: nox.Session) -> None:
     require_image_builder(session)
     inside = ["python", "-m", "tests.image.inside"]
     session.run(*inside, "true")
-    pytest = ["pytest", "-p", "no:cacheprovider", *session.posargs]
+    # The same examples in each run, as hypothesis takes them wherever CI is set: new ones are
+    # looked for where somebody looks on.
+    pytest = ["pytest", "-p", "no:cacheprovider", "--hypothesis-profile=ci", *session.posargs]
     # Both wait more than they compute, so they run at once; one of them shows its words later.
     log = BUILD / "simulator-image.log"
     words = [*inside, *pytest, *SIMULATOR_TESTS, junit("simulator-image")]
