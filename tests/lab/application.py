@@ -15,7 +15,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import ClassVar, Final
 
 from rds_csi.demo.kubelet import Claim
 from tests.lab import writer
@@ -69,6 +69,21 @@ class Journal:
             if entry.what == "ack":
                 found = entry.when
         return found
+
+    def answered_within(self, begin: float, end: float) -> list[int]:
+        """The writes that were tried after ``begin`` and acknowledged before ``end``.
+
+        Both instants are noted by the writer, so a machine that stands still for a while makes no
+        write look later, or earlier, than it was.
+        """
+        tried = {
+            entry.number for entry in self.entries() if entry.what == "try" and entry.when > begin
+        }
+        return [
+            entry.number
+            for entry in self.entries()
+            if entry.what == "ack" and entry.number in tried and entry.when < end
+        ]
 
     def errors(self) -> Counter[str]:
         return Counter(entry.detail for entry in self.entries() if entry.what == "err")
@@ -144,6 +159,8 @@ def where(volume: Claim) -> Path:
 class Application:
     """A writer on each of some volumes; ``folder`` holds the journals."""
 
+    _alive: ClassVar[list[subprocess.Popen[bytes]]] = []
+
     def __init__(self, volumes: Sequence[Claim], folder: Path, *, pause: float = 0.02) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self._pairs = [(where(each), Journal(folder / f"{each.name}.journal")) for each in volumes]
@@ -166,6 +183,7 @@ class Application:
         seen = [len(journal.entries()) for journal in self.journals]
         words = [str(each) for path, journal in self._pairs for each in (path, journal.path)]
         self._process = _spawn([f"--pause={self._pause}", *words])
+        self._alive.append(self._process)
 
         def under_way() -> bool:
             assert self._process is not None
@@ -183,6 +201,15 @@ class Application:
         if process is not None:
             process.terminate()
             await until(lambda: process.poll() is not None, "the writer ends")
+            self._alive.remove(process)
+
+    @classmethod
+    def kill_all(cls) -> list[subprocess.Popen[bytes]]:
+        """Kill what a failed test left writing; one that waits for its device ends without it."""
+        killed, cls._alive[:] = list(cls._alive), []
+        for process in killed:
+            process.kill()
+        return killed
 
     async def resumed(self, volume: Claim, since: float, *, seconds: float = 60) -> float:
         """Wait for the first write acknowledged after ``since``; how many seconds it took."""

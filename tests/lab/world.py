@@ -12,7 +12,9 @@ import pytest
 from rds_csi.demo.kubelet import Claim, Kubernetes
 from rds_csi.simulator import Simulator
 from tests.lab import node
+from tests.lab.application import Application
 from tests.lab.processes import Driver, Zygote
+from tests.lab.waiting import until
 
 KUBELET: Final = Path("/var/lib/kubelet")
 STATE: Final = Path("/var/lib/rds-csi")
@@ -107,10 +109,14 @@ async def world(zygote: Zygote, client_key: Path, tmp_path: Path) -> AsyncIterat
         rds.make_directory(BASE)
         world = World(rds, client_key, zygote, tmp_path)
         yield world
+        # A writer that a failed test left would hold its mount, and disturb the tests after it.
+        killed = Application.kill_all()
         await world.close()
         leftovers = world.leftovers()
         await rds.restore(None)
         node.clean(KUBELET, PREFIX)
+        for process in killed:
+            await until(lambda process=process: process.poll() is not None, "a killed writer ends")  # type: ignore[misc]
     for path in (*KUBELET.iterdir(), *STATE.iterdir()):
         shutil.rmtree(path)
     assert leftovers == []

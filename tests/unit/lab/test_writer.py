@@ -1,6 +1,7 @@
 """The writer of the resilience tests, and the proof: each sees what it is there to see."""
 
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -8,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from rds_csi.demo.kubelet import Claim
 from tests.lab import writer
-from tests.lab.application import Journal, verify
+from tests.lab.application import Application, Journal, verify
 
 
 @pytest.fixture
@@ -103,6 +105,45 @@ def test_stalls_and_errors_are_told(tmp_path: Path) -> None:
     assert journal.acknowledged_after(1.5) == 9.0
     assert journal.acknowledged_after(9.0) is None
     assert writer.last_number(journal.path) == 2
+
+
+@pytest.mark.parametrize(
+    ("begin", "end", "numbers"),
+    [(0.5, 10.0, [0, 2]), (1.0, 10.0, [2]), (0.5, 9.0, [0]), (0.5, 1.5, []), (5.0, 10.0, [])],
+)
+def test_what_was_tried_and_acknowledged_between_two_instants(
+    tmp_path: Path, begin: float, end: float, numbers: list[int]
+) -> None:
+    journal = Journal(tmp_path / "journal")
+    journal.path.write_text(
+        "try 0 1.0\nack 0 1.5\ntry 1 2.0\nerr 1 5.0 EIO\ntry 2 5.0\nack 2 9.0\n"
+    )
+
+    assert journal.answered_within(begin, end) == numbers
+
+
+@pytest.fixture
+async def application(written: tuple[Path, Journal], tmp_path: Path) -> Application:
+    """One that writes to a file, where the file system has O_DIRECT."""
+    volume = Claim(name="left", access="ext4", size=1, kubelet_dir=tmp_path)
+    volume.target.mkdir(parents=True)
+    application = Application([volume], tmp_path / "journals")
+    await application.start()
+    return application
+
+
+@pytest.mark.usefixtures("application")
+async def test_a_writer_that_a_failed_test_left_is_killed() -> None:
+    (killed,) = Application.kill_all()
+
+    assert killed.wait(timeout=10) == -signal.SIGKILL
+    assert Application.kill_all() == []
+
+
+async def test_a_writer_that_was_stopped_is_nobodys_to_kill(application: Application) -> None:
+    await application.stop()
+
+    assert Application.kill_all() == []
 
 
 def test_a_second_writer_goes_on_counting(written: tuple[Path, Journal]) -> None:
