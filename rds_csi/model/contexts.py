@@ -154,6 +154,11 @@ def has_source(volume: Mapping[str, str]) -> bool:
     return bool(volume.get(CONTENT_SOURCE_KEY))
 
 
+def names_address(volume: Mapping[str, str]) -> bool:
+    """Whether the VolumeContext says where the volume is, because its StorageClass does."""
+    return bool(volume.get(ADDRESS_KEY))
+
+
 def _number(publish: Mapping[str, str], key: str) -> int | None:
     text = publish.get(key)
     if text is None:

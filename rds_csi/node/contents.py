@@ -52,8 +52,11 @@ class Contents:
         self._grower = grower
         self._store = store
 
-    async def ensure(self, wanted: Stage, before: StagedVolume | None, device: Device) -> None:
-        """Make sure of the file system, making it where the device is blank and rightly so."""
+    async def ensure(self, wanted: Stage, before: StagedVolume | None, device: Device) -> str:
+        """Make sure of the file system, making it where the device is blank and rightly so.
+
+        Returns its UUID.
+        """
         # The name changes with each hand-over. What the mark is of, its UUID says on the device.
         same = before is not None and same_export(before.nqn, wanted.target.nqn)
         mark = before.formatting if before is not None and same else ""
@@ -68,7 +71,8 @@ class Contents:
             replay=not (wanted.read_only and wanted.capability.mode.multi_node),
         )
         if examination.state is State.READY:
-            return
+            found = examination.inspection.superblock
+            return found.uuid if found is not None else ""
         await self._require_never_formatted(wanted, before)
         if wanted.read_only:
             raise FailedPrecondition(
@@ -90,6 +94,7 @@ class Contents:
         await self._formatter.make(
             device, wanted.capability.file_system, examination, uuid=uuid, volume=wanted.volume
         )
+        return uuid
 
     async def grow(self, wanted: Stage, device: Device, mount: Mount) -> None:
         """Grow the mounted file system to its device; that it fails is noted, and no failure.

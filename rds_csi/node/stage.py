@@ -195,10 +195,10 @@ class Stager:
             )
         if not wanted.read_only:
             await self._devices.set_read_only(device, False, volume=wanted.volume)
-        await self._contents.ensure(wanted, before, device)
+        uuid = await self._contents.ensure(wanted, before, device)
         # The mark of a format is gone for good before anybody can write a first byte. Written
         # always: "before" knows nothing of a mark that this call made.
-        await self._store.write(wanted.record(before))
+        await self._store.write(wanted.record(before, uuid=uuid))
         mount = await self._attach.mount(
             device,
             wanted.path,

@@ -19,6 +19,7 @@ import aiofiles
 import aiofiles.os
 import structlog
 
+from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.model.volume import check_volume_id, is_volume_id, read_nqn
 
 T = TypeVar("T")
@@ -44,6 +45,10 @@ class StagedVolume:
     did not count them, which read these and drop the number. ``superseded`` is a later one that
     a call has named since.
 
+    What brings its connection back when the kernel has given it up: ``connection`` are the settings
+    of its class by their keys, ``pinned`` whether its class names the address, so that no setting
+    of this node replaces it, and ``uuid`` the file system's own, by which what comes back is known.
+
     ``lost`` is the file system that was on it and was not there any more when it was staged
     (:mod:`rds_csi.node.contents`); ``ungrown`` why its file system could not be grown.
     """
@@ -60,8 +65,16 @@ class StagedVolume:
     targets: tuple[tuple[str, bool], ...] = ()
     generation: int | None = None
     superseded: int | None = None
+    connection: tuple[tuple[str, str], ...] = ()
+    pinned: bool = False
+    uuid: str = ""
     lost: str = ""
     ungrown: str = ""
+
+    @property
+    def config(self) -> ConnectionConfig:
+        """The settings of its class; :class:`InvalidParameter` for one that never was."""
+        return ConnectionConfig.from_parameters(dict(self.connection))
 
     @property
     def staged(self) -> bool:
@@ -71,7 +84,13 @@ class StagedVolume:
     def unstaged(self) -> Self:
         """What has to be remembered when it is not staged any more."""
         return replace(
-            self, staging_path="", targets=(), generation=None, superseded=None, ungrown=""
+            self,
+            staging_path="",
+            targets=(),
+            generation=None,
+            superseded=None,
+            uuid="",
+            ungrown="",
         )
 
     def target(self, path: str) -> bool | None:
@@ -125,6 +144,11 @@ def _perhaps(value: Any) -> int | None:
     return None if value is None else int(_number(value))
 
 
+def _pair(value: Any) -> tuple[str, str]:
+    key, text = _list(value)
+    return _text(key), _text(text)
+
+
 def _target(value: Any) -> tuple[str, bool]:
     path, read_only = _list(value)
     return _text(path), _truth(read_only)
@@ -143,6 +167,9 @@ _FIELDS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "targets": lambda value: tuple(_target(each) for each in _list(value)),
     "generation": _perhaps,
     "superseded": _perhaps,
+    "connection": lambda value: tuple(_pair(each) for each in _list(value)),
+    "pinned": _truth,
+    "uuid": _text,
     "lost": _text,
     "ungrown": _text,
 }

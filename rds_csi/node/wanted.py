@@ -3,7 +3,7 @@
 from dataclasses import dataclass, replace
 
 from rds_csi.model.access import Capability
-from rds_csi.model.contexts import Target
+from rds_csi.model.contexts import Target, connection_context
 from rds_csi.model.data_addresses import write_addresses
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.node.staging import StagedVolume
@@ -16,7 +16,8 @@ class Stage:
     ``size`` in bytes is what the volume had when it was attached, ``generation`` that of its
     hand-overs (:mod:`rds_csi.node.handover`), ``formatted`` the file system that the RDS is
     known to have seen on it; each is None or empty where the controller does not say.
-    ``content_expected``: it was made from a snapshot or another volume.
+    ``content_expected``: it was made from a snapshot or another volume. ``pinned``: its class names
+    the address.
     """
 
     volume: str
@@ -29,11 +30,23 @@ class Stage:
     generation: int | None = None
     formatted: str = ""
     content_expected: bool = False
+    pinned: bool = False
 
-    def record(self, before: StagedVolume | None = None) -> StagedVolume:
-        """What is kept of it once it is connected; the targets are those of ``before``."""
-        record = _record(self, self.path)
-        return replace(record, targets=before.targets) if before is not None else record
+    def record(self, before: StagedVolume | None = None, *, uuid: str = "") -> StagedVolume:
+        """What is kept of it once it is connected; the targets are those of ``before``.
+
+        ``uuid`` is the file system's that was found or made; where none was looked for, it stays
+        what ``before`` says.
+        """
+        record = replace(
+            _record(self, self.path),
+            connection=tuple(sorted(connection_context(self.config).items())),
+            pinned=self.pinned,
+            uuid=uuid,
+        )
+        if before is None:
+            return record
+        return replace(record, targets=before.targets, uuid=uuid or before.uuid)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

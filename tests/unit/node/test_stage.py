@@ -259,3 +259,21 @@ async def test_an_xfs_still_published_from_a_dead_device_says_who_has_to_go(
     await calls.unpublish()
     await calls.stage()
     await calls.publish()
+
+
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+@pytest.mark.parametrize("found", [False, True], ids=["made", "found"])
+async def test_the_file_system_is_on_record_by_its_uuid(
+    host: FakeHost, fs_type: str, found: bool
+) -> None:
+    calls = Calls(host=host).but(fs_type=fs_type)
+    calls.create(fs_type if found else "blank")
+    await calls.stage()
+    assert record(host)["uuid"] == calls.disk.uuid != ""
+    assert ["ctrlLossTmo", "-1"] in record(host)["connection"]  # type: ignore[operator]
+    assert record(host)["pinned"] is False
+    # A repeated call looks at no file system, and forgets none.
+    await calls.stage()
+    assert record(host)["uuid"] == calls.disk.uuid
+    await calls.unstage()
+    assert host.leaks() == []

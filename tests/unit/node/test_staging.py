@@ -84,6 +84,9 @@ async def test_what_may_be_staged_includes_what_cannot_be_read(
         mount_flags=st.lists(st.text()).map(tuple),
         formatting=st.text(),
         targets=st.lists(st.tuples(st.text(), st.booleans())).map(tuple),
+        connection=st.lists(st.tuples(st.text(), st.text())).map(tuple),
+        pinned=st.booleans(),
+        uuid=st.text(),
     )
 )
 def test_any_volume_survives_its_file(staged: StagedVolume) -> None:

@@ -5,6 +5,7 @@ from dataclasses import replace
 import pytest
 
 from rds_csi.model.access import AccessMode, Capability
+from rds_csi.model.contexts import connection_context
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.node.staging import StagedVolume
 from rds_csi.node.wanted import Publish, Stage
@@ -50,9 +51,31 @@ KEPT = StagedVolume(
 )
 
 
-@pytest.mark.parametrize("wanted", [STAGE, PUBLISH], ids=["stage", "publish"])
-def test_all_that_a_restart_has_to_know_is_kept(wanted: Stage | Publish) -> None:
-    assert wanted.record() == KEPT
+STAGED = replace(KEPT, connection=tuple(sorted(connection_context(STAGE.config).items())))
+
+
+@pytest.mark.parametrize(
+    ("wanted", "kept"), [(STAGE, STAGED), (PUBLISH, KEPT)], ids=["stage", "publish"]
+)
+def test_all_that_a_restart_has_to_know_is_kept(
+    wanted: Stage | Publish, kept: StagedVolume
+) -> None:
+    assert wanted.record() == kept
+
+
+def test_what_brings_a_lost_connection_back_is_kept() -> None:
+    config = ConnectionConfig(ctrl_loss_tmo=30, reconnect_delay=2, nr_io_queues=3, queue_size=64)
+    record = replace(STAGE, config=config, pinned=True).record(uuid="the-uuid")
+    assert record.config == config
+    assert record.pinned
+    assert record.uuid == "the-uuid"
+
+
+def test_a_file_system_that_nobody_looked_at_is_the_one_of_before() -> None:
+    before = replace(STAGED, uuid="the-uuid")
+    assert STAGE.record(before).uuid == "the-uuid"
+    assert STAGE.record(before, uuid="another").uuid == "another"
+    assert before.unstaged().uuid == ""
 
 
 def test_a_stage_keeps_the_targets_there_were_and_nothing_else() -> None:
@@ -65,7 +88,7 @@ def test_a_stage_keeps_the_targets_there_were_and_nothing_else() -> None:
         superseded=4,
         generation=2,
     )
-    assert STAGE.record(before) == replace(KEPT, targets=(("/target", False),))
+    assert STAGE.record(before) == replace(STAGED, targets=(("/target", False),))
 
 
 def test_a_raw_device_has_no_file_system_on_record() -> None:
