@@ -7,6 +7,7 @@ from rds_csi.config import DriverConfig, NodeConfig
 from rds_csi.driver.connections import Host, build_connections
 from rds_csi.driver.parts import Part, Service
 from rds_csi.filesystem.devices import BlockDevices
+from rds_csi.node.path_keeper import PathKeeper
 from rds_csi.node.ports import NodePorts
 from rds_csi.node.service import Node, NodeSettings
 from rds_csi.node.states import VolumeStates
@@ -34,7 +35,17 @@ def node_part(
     connector, reaper = _connections(
         config, settings, host, locked=locked, scope=scope, watch=watch
     )
-    background = {"reaper": reaper.run, **_startup_taint(config, settings, node_id)}
+    keeper = PathKeeper(
+        initiator=connector,
+        subsystems=host.sysfs,
+        store=host.store,
+        host_nqn=host.identity.nqn,
+    )
+    background = {
+        "reaper": reaper.run,
+        "paths": keeper.run,
+        **_startup_taint(config, settings, node_id),
+    }
     if watch is not None:
         states = VolumeStates(host.store, host.sysfs, host.mounts, host.identity.nqn)
         background |= watch.services(host.runner, states)

@@ -172,8 +172,9 @@ KEYS: Final[Mapping[str, Key]] = {
     "nvmeAddress": Key(
         "IP addresses, like 10.0.1.5 or 10.0.1.5,10.0.2.5",
         "where the RDS exports volumes to the nodes",
-        "Their networks carry the data. One that answers is used. A volume keeps what is given "
-        "here; where nothing is, each attach takes the driver's own setting, so the RDS can move.",
+        "Their networks carry the data. Each has a connection, and one is enough; where a node's "
+        "kernel joins no paths, one is used. A volume keeps what is given here; where nothing is, "
+        "each attach takes the driver's own setting, so the RDS can move.",
         read_addresses,
         "nvme_addresses",
     ),

@@ -38,6 +38,17 @@ def judge_link(controllers: Sequence[Controller], *, device: bool) -> Link:
     return Link.LIVE if device else Link.EMPTY
 
 
+def paths_down(addresses: Sequence[str], controllers: Sequence[Controller]) -> list[str]:
+    """The addresses over which nothing reaches a volume, while another one carries its I/O.
+
+    Of a volume with one address none, and with no live connection none: its link says so.
+    """
+    live = {controller.address for controller in controllers if controller.live}
+    if len(addresses) < 2 or not live:
+        return []
+    return [address for address in addresses if address not in live]
+
+
 def judge_mount(
     mounted: Sequence[Mount], devices: Collection[DeviceNumber], *, writable: bool
 ) -> Shown:

@@ -3,12 +3,12 @@
 Nothing here touches a device, so nothing here can hang on a dead one.
 """
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from rds_csi.errors import PathNotFound
 from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.model.health import Problem, Severity, StorageProblem, StorageSeverity
-from rds_csi.node.condition import Link, Shown, judge_link, judge_mount
+from rds_csi.node.condition import Link, Shown, judge_link, judge_mount, paths_down
 from rds_csi.node.look import Look, Looks
 from rds_csi.node.sizes import Inspector
 from rds_csi.node.staging import StagedVolume, StagingStore
@@ -49,7 +49,7 @@ class HealthCheck:
         at_paths = [path for path in paths if path]
         if record is None and not look.controllers:
             raise PathNotFound("it is not on this node", volume=volume)
-        found = [*_of_connection(look), *_of_record(record)]
+        found = [*_of_connection(look), *_of_paths(look, record), *_of_record(record)]
         for path in at_paths:
             self._require_known(path, volume, look, record)
             found += self._at_path(path, look, record)
@@ -59,13 +59,15 @@ class HealthCheck:
     async def storage(self) -> list[StorageProblem]:
         """What is wrong between this node and the targets its volumes are on."""
         by_target: dict[str, list[Controller]] = {}
-        for controller in await self._looks.all_controllers():
+        controllers = await self._looks.all_controllers()
+        reached = {controller.nqn for controller in controllers if controller.live}
+        for controller in controllers:
             target = f"{controller.address}:{controller.port}"
             by_target.setdefault(target, []).append(controller)
         return [
             problem
             for target, controllers in sorted(by_target.items())
-            if (problem := _of_target(target, controllers)) is not None
+            if (problem := _of_target(target, controllers, reached)) is not None
         ]
 
     def _require_known(
@@ -163,11 +165,30 @@ def _of_connection(look: Look) -> Iterator[Problem]:
         )
 
 
-def _of_target(target: str, controllers: list[Controller]) -> StorageProblem | None:
+def _of_paths(look: Look, record: StagedVolume | None) -> Iterator[Problem]:
+    if record is None:
+        return
+    if down := paths_down(record.addresses, look.controllers):
+        yield Problem(
+            Severity.DEGRADED,
+            "PathDown",
+            f"nothing reaches it over {', '.join(down)}; its I/O goes over what is left, and the "
+            "next one lost is an outage. It is tried again; a node whose kernel joins no paths "
+            "(nvme_core.multipath=N) uses one address alone",
+        )
+
+
+def _of_target(
+    target: str, controllers: list[Controller], reached: Collection[str]
+) -> StorageProblem | None:
+    """``reached``: the NQNs that have a live connection, to this address or another."""
     live = sum(controller.live for controller in controllers)
     if live == len(controllers):
         return None
     words = f"{live} of {len(controllers)} connections to {target} are live"
+    if all(controller.nqn in reached for controller in controllers):
+        words += "; each volume is reached over another address"
+        return StorageProblem(StorageSeverity.DEGRADED, "ConnectionsLost", words)
     if live:
         return StorageProblem(StorageSeverity.DEGRADED, "ConnectionsLost", words)
     return StorageProblem(

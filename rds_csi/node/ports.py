@@ -1,6 +1,6 @@
 """What the Node service works with: each a seam where tests put a fake."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,6 +20,16 @@ class Initiator(Protocol):
         self, target: Target, config: ConnectionConfig, *, volume: str = ""
     ) -> Namespace:
         """Connect, or find connected, and return the usable namespace."""
+
+    async def connect_missing(
+        self,
+        target: Target,
+        config: ConnectionConfig,
+        *,
+        volume: str = "",
+        confirm: Callable[[], Awaitable[bool]] | None = None,
+    ) -> list[str]:
+        """Connect at the addresses that have no connection, beside what stands."""
 
     def find(self, nqn: str) -> Namespace | None:
         """The namespace, as sysfs shows it now."""

@@ -75,6 +75,10 @@ class Stager:
             self._require_same_use(wanted, before, namespace)
         if await self._is_staged(wanted, before, namespace):
             await self._remember(wanted, before)
+            if len(wanted.target.addresses) > 1:
+                await self._initiator.connect_missing(
+                    wanted.target, wanted.config, volume=wanted.volume
+                )
             await self._grow_again(wanted, before, namespace)
             return
         self._require_xfs_unmounted(wanted, before)

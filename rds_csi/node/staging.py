@@ -19,6 +19,8 @@ import aiofiles
 import aiofiles.os
 import structlog
 
+from rds_csi.errors import InvalidParameter
+from rds_csi.model.data_addresses import read_addresses
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.model.volume import check_volume_id, is_volume_id, read_nqn
 
@@ -70,6 +72,14 @@ class StagedVolume:
     uuid: str = ""
     lost: str = ""
     ungrown: str = ""
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """The data addresses of its RDS; none where a record says what never was one."""
+        try:
+            return read_addresses("address", self.address)
+        except InvalidParameter:
+            return ()
 
     @property
     def config(self) -> ConnectionConfig:

@@ -9,19 +9,21 @@ from typing import Final
 import structlog
 
 from rds_csi.filesystem.mounts import Mounts, MountTable
-from rds_csi.node.condition import Link, Shown, judge_link, judge_mount
+from rds_csi.node.condition import Link, Shown, judge_link, judge_mount, paths_down
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.nvme.sysfs import Controller, Sysfs
 
 log = structlog.get_logger(__name__)
 
 LIVE: Final = "live"
+PATH_DOWN: Final = "path_down"
 READ_ONLY: Final = "read_only"
 STALE_MOUNT: Final = "stale_mount"
 NO_DEVICE: Final = "no_device"
 DISCONNECTED: Final = "disconnected"
 LEFT_OVER: Final = "left_over"
 _WELL: Final = frozenset({LIVE, LEFT_OVER})
+_USABLE: Final = frozenset({LIVE, PATH_DOWN})
 _MOUNT_STATES: Final = {Shown.STALE: STALE_MOUNT, Shown.READ_ONLY: READ_ONLY}
 
 
@@ -30,6 +32,7 @@ class Look:
     """How many volumes are in each state, and how many came back to ``live`` since the last look.
 
     A state is the kernel's word for the controller (``live``, ``connecting`` and so on), or
+    ``path_down``: live, but not over each of its addresses;
     ``read_only``: live, but the kernel met an error and its file system takes no writes;
     ``stale_mount``: live, but mounted is a device that it no longer is; ``no_device``: live
     without a block device; ``disconnected``: mounted without a connection;
@@ -63,8 +66,8 @@ class VolumeStates:
             before = self._before.get(volume, LIVE)
             if state == before:
                 continue
+            reconnected += state in _USABLE and before not in _WELL | _USABLE
             if state in _WELL:
-                reconnected += state == LIVE and before not in _WELL
                 log.info("volume changed its state", volume=volume, state=state, was=before)
             else:
                 log.warning("volume is not well", volume=volume, state=state, was=before)
@@ -98,6 +101,7 @@ class VolumeStates:
                 return NO_DEVICE
             case Link.LIVE:
                 mounted = mounts.at(staged.staging_path) if staged.fs_type else []
+                well = PATH_DOWN if paths_down(staged.addresses, connections) else LIVE
                 return _MOUNT_STATES.get(
-                    judge_mount(mounted, devices, writable=not staged.read_only), LIVE
+                    judge_mount(mounted, devices, writable=not staged.read_only), well
                 )

@@ -18,6 +18,8 @@ for it reaches the same subsystem, and a second connection would be a second way
 is not live and nothing uses it, the RDS has moved: it is replaced. In use, it is an error that
 says so.
 
+A target may have several addresses: see :mod:`.multipath`. One that connects is enough.
+
 When a call fails, it takes down what it connected itself. When it is cancelled, a connection
 that stands stays: the next call finds it, or the reaper.
 """
@@ -33,23 +35,22 @@ from typing import Final
 import structlog
 
 from rds_csi.errors import (
-    CommandFailed,
     CommandStuck,
     ConnectFailed,
     DriverError,
     NotOurs,
-    NotReady,
     Unavailable,
     VolumeInUse,
 )
 from rds_csi.model.contexts import Endpoint, Target
 from rds_csi.model.host_identity import HostIdentity
 from rds_csi.model.parameters import ConnectionConfig
-from rds_csi.nvme.arguments import is_our_nqn, run_connect
+from rds_csi.nvme.arguments import is_our_nqn
 from rds_csi.nvme.child import Prover
-from rds_csi.nvme.cli_errors import MODPROBE, connect_error, says_already_connected
+from rds_csi.nvme.dialer import FABRICS, Dialer, is_at
 from rds_csi.nvme.live_settings import Settings
 from rds_csi.nvme.locks import NqnLocks
+from rds_csi.nvme.multipath import Answers, Paths, answers, missing
 from rds_csi.nvme.readiness import DeviceNumber, Readiness, Timings, device_number
 from rds_csi.nvme.removal import Remover
 from rds_csi.nvme.sysfs import Controller, Namespace, Sysfs
@@ -59,7 +60,6 @@ from rds_csi.runtime.scope import Scope
 
 log = structlog.get_logger(__name__)
 
-FABRICS: Final = Path("/dev/nvme-fabrics")
 DEFAULT_PREFIX: Final = "nqn.2000-02.com.mikrotik"
 
 
@@ -68,8 +68,9 @@ class Connector:
 
     ``in_use`` tells whether a device number is mounted. ``limit`` bounds how many connects are
     under way at once, so that a node that starts does not storm the target. ``on_event`` is
-    told of ``connected``, ``connect_failed``, ``retry``, ``disconnected``: metrics. Connects
-    with their retries run in ``scope``, and end with it.
+    told of ``connected``, ``connect_failed``, ``path_failed``, ``retry``, ``disconnected``:
+    metrics. Connects with their retries run in ``scope``, and end with it. ``answers`` tells
+    whether somebody listens at an address; asked only where there are several.
     """
 
     def __init__(
@@ -88,23 +89,32 @@ class Connector:
         number_of: Callable[[Path], DeviceNumber | None] = device_number,
         on_event: Callable[[str], None] = lambda _event: None,
         scope: Scope | None = None,
+        answers: Answers = answers,
     ) -> None:
-        self._runner = runner
         self._sysfs = sysfs
         self._host = host
         self._prefix = nqn_prefix
         self._policy = policy
         self._timings = timings
-        self._fabrics = fabrics
         self._rng = rng
         self._on_event = on_event
         self._scope = scope or Scope()
-        self._limit = asyncio.Semaphore(limit)
         self._locks = NqnLocks()
         self._connecting: Counter[str] = Counter()
         self._settings = Settings(sysfs, host)
         prover = Prover(runner, sysfs, host)
         self._remover = Remover(prover, sysfs, host, in_use=in_use, timings=timings)
+        self._dialer = Dialer(
+            runner, sysfs, host, self._remover, limit=limit, timings=timings, fabrics=fabrics
+        )
+        self._paths = Paths(
+            self._dialer,
+            self._settings,
+            sysfs,
+            timings=timings,
+            answers=answers,
+            on_event=on_event,
+        )
         self._readiness = Readiness(
             prover, sysfs, host, timings=timings, number_of=number_of, rescan=self._rescan
         )
@@ -131,29 +141,79 @@ class Connector:
         :class:`ConnectRejected`, :class:`NotReady`, :class:`NotOurs`, :class:`VolumeInUse`.
         """
         self._check_ours(target.nqn, volume)
-        async with self._locks.hold(target.nqn):
-            made = await self._ensure_connection(target, config, volume)
-            try:
-                namespace = await self._readiness.usable(target.nqn, volume)
-                if made is not None:
-                    self._settings.require(self._own(target.nqn), made, config, volume=volume)
-                else:
-                    self._settings.compare(self._own(target.nqn), config, volume=volume)
-            except CommandStuck:
+        namespace: Namespace | None = None
+        try:
+            async with self._locks.hold(target.nqn):
+                namespace = await self._usable(target, config, volume)
+                if len(target.addresses) > 1:
+                    await self._paths.add_missing(target, config, volume=volume)
+        except CommandStuck as stuck:
+            # One address is enough. What hangs at another keeps the lock until it is gone.
+            if namespace is None:
                 raise
-            except DriverError:
-                await self._undo(target.nqn, volume, made=made is not None)
-                raise
-            self._on_event("connected")
-            log.info(
-                "connected",
-                volume=volume,
-                nqn=target.nqn,
-                device=str(namespace.device),
-                size=namespace.size,
-                new=made is not None,
-            )
-            return namespace
+            log.warning("address hangs", volume=volume, nqn=target.nqn, error=str(stuck))
+        self._on_event("connected")
+        return namespace
+
+    async def _usable(self, target: Target, config: ConnectionConfig, volume: str) -> Namespace:
+        """The namespace over one connection, which is made or found; proven either way."""
+        made = await self._ensure_connection(target, config, volume)
+        try:
+            namespace = await self._readiness.usable(target.nqn, volume)
+            if made is not None:
+                self._settings.require(self._own(target.nqn), made, config, volume=volume)
+            else:
+                self._settings.compare(self._own(target.nqn), config, volume=volume)
+        except CommandStuck:
+            raise
+        except DriverError:
+            await self._undo(target.nqn, volume, made=made is not None)
+            raise
+        log.info(
+            "connected",
+            volume=volume,
+            nqn=target.nqn,
+            device=str(namespace.device),
+            size=namespace.size,
+            new=made is not None,
+        )
+        return namespace
+
+    async def connect_missing(
+        self,
+        target: Target,
+        config: ConnectionConfig,
+        *,
+        volume: str = "",
+        confirm: Callable[[], Awaitable[bool]] | None = None,
+    ) -> list[str]:
+        """Connect at the addresses of a connected volume that have no connection.
+
+        Returns those that are still without one: with nothing connected all of them, for a first
+        connection is never made here. ``confirm`` is asked under the subsystem's lock; if it says
+        no, nothing happens. What fails at an address is logged and counted; raised is
+        :class:`NotOurs`, and :class:`ShuttingDown` when the driver stops.
+        """
+        self._check_ours(target.nqn, volume)
+        own = self._own(target.nqn)
+        wanted = missing(target, own)
+        if not wanted or self._paths.extensible(own):
+            return [endpoint.address for endpoint in wanted]
+
+        async def connect() -> list[str]:
+            # Asked before the lock is taken: an unstage is not to wait for a dead address.
+            there = await self._paths.answering(wanted)
+            async with self._locks.hold(target.nqn):
+                if confirm is not None and not await confirm():
+                    return [endpoint.address for endpoint in wanted]
+                return await self._paths.add_missing(target, config, volume=volume, among=there)
+
+        try:
+            with self._counted(target.nqn):
+                return await self._scope.run(connect)
+        except CommandStuck as stuck:
+            log.warning("address hangs", volume=volume, nqn=target.nqn, error=str(stuck))
+            return [endpoint.address for endpoint in wanted]
 
     async def connect_with_retry(
         self, target: Target, config: ConnectionConfig, *, volume: str = ""
@@ -236,11 +296,7 @@ class Connector:
             await asyncio.sleep(self._timings.poll)
 
     def _own(self, nqn: str) -> list[Controller]:
-        return [
-            controller
-            for controller in self._sysfs.controllers(nqn)
-            if controller.hostnqn == self._host.nqn
-        ]
+        return self._dialer.own(nqn)
 
     def _check_ours(self, nqn: str, volume: str) -> None:
         if not is_our_nqn(nqn, self._prefix):
@@ -265,31 +321,21 @@ class Connector:
     ) -> Endpoint | None:
         """Where a connection had to be made; None where one stands."""
         own = self._own(target.nqn)
-        stale = [
+        standing = [
             controller
             for controller in own
-            if controller.leaving or not (controller.live or _is_at(controller, target))
+            if not controller.leaving and (controller.live or _is_at(controller, target))
         ]
-        if stale:
+        stale = [controller for controller in own if controller not in standing]
+        if stale and not (standing and self._sysfs.joined(standing)):
+            # Beside joined paths it does no harm: the kernel uses those that live.
             await self._replace(stale, target, volume)
-        if len(own) > len(stale):
-            return None
-        return await self._connect_first(target, config, volume)
-
-    async def _connect_first(
-        self, target: Target, config: ConnectionConfig, volume: str
-    ) -> Endpoint | None:
-        """Connect at the first address that takes it; None if somebody was faster."""
-        failures: list[DriverError] = []
-        for endpoint in target.endpoints:
-            try:
-                made = await self._run_connect(endpoint, config, volume)
-            except ConnectFailed as error:
-                log.warning("address does not connect", volume=volume, why=error.what)
-                failures.append(error)
-            else:
-                return endpoint if made else None
-        raise failures[0]
+        if not standing:
+            return await self._paths.first(target, config, volume=volume)
+        if len(target.addresses) > 1 and not any(controller.live for controller in standing):
+            # The kernel is at one of them, and another may carry the I/O that waits.
+            await self._paths.add_missing(target, config, volume=volume)
+        return None
 
     async def _replace(self, stale: list[Controller], target: Target, volume: str) -> None:
         old = ", ".join(f"{entry.name} to {entry.address} ({entry.state})" for entry in stale)
@@ -303,61 +349,6 @@ class Connector:
             )
         log.warning("replacing stale connection", volume=volume, nqn=target.nqn, stale=old)
         await self._remover.remove(stale, volume=volume)
-
-    async def _run_connect(self, endpoint: Endpoint, config: ConnectionConfig, volume: str) -> bool:
-        """Whether it was this call that connected."""
-        if not self._fabrics.exists():
-            raise NotReady(f"{self._fabrics} does not exist", volume=volume, advice=MODPROBE)
-        self._check_others(endpoint.nqn, volume, refused=False)
-        async with self._limit:
-            try:
-                await run_connect(
-                    self._runner,
-                    endpoint,
-                    config,
-                    self._host,
-                    timeout=self._timings.connect,
-                    volume=volume,
-                )
-            except CommandFailed as error:
-                faster = says_already_connected(error)
-                if self._own(endpoint.nqn):
-                    # Or it connected and failed at something else: then it is proven like any.
-                    log.info(
-                        "connected all the same", nqn=endpoint.nqn, volume=volume, why=error.what
-                    )
-                    return not faster
-                if faster:
-                    self._check_others(endpoint.nqn, volume, refused=True)
-                raise connect_error(
-                    error, endpoint, transport=self._sysfs.has_transport(), volume=volume
-                ) from error
-            except CommandStuck:
-                raise
-            except DriverError:
-                # nvme was killed; the kernel then takes the half-made controller back, mostly.
-                await self._undo(endpoint.nqn, volume, made=True)
-                raise
-        return True
-
-    def _check_others(self, nqn: str, volume: str, *, refused: bool) -> None:
-        """Raise :class:`VolumeInUse` if another host identity's connection is in the way.
-
-        The kernel tells them apart; nvme-cli 2.3 takes any connection to the same address for
-        ours and says "already connected". Only this driver's predecessor, or a second node on
-        the same kernel, has one. In use, it must stay the only way to the volume.
-        """
-        others = [
-            entry for entry in self._sysfs.controllers(nqn) if entry.hostnqn != self._host.nqn
-        ]
-        users = self._remover.users(others)
-        if users or (others and refused):
-            raise VolumeInUse(
-                f"another host identity, {others[0].hostnqn}, has it connected on this node: "
-                f"{', '.join(users or [entry.name for entry in others])}",
-                volume=volume,
-                advice="drain the node, or unmount and disconnect it there first",
-            )
 
     async def _rescan(self, nqn: str, volume: str) -> None:
         live = [controller for controller in self._own(nqn) if controller.live]
@@ -375,18 +366,11 @@ class Connector:
             for controller in self._own(nqn)
             if made or (controller.live and self.find(nqn) is None)
         ]
-        if not useless:
-            return
-        try:
-            await self._remover.remove(useless, volume=volume)
-        except CommandStuck:
-            raise
-        except DriverError as error:
-            log.warning("failed connection not undone", nqn=nqn, volume=volume, error=str(error))
+        await self._dialer.take_back(useless, volume=volume)
 
 
 def _is_at(controller: Controller, target: Target) -> bool:
-    return controller.address in target.addresses and controller.port == target.port
+    return any(is_at(controller, endpoint) for endpoint in target.endpoints)
 
 
 def _where(endpoint: Endpoint) -> str:

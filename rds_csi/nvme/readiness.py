@@ -23,6 +23,7 @@ class Timings:
 
     ``appear`` bounds the wait for a usable device; a namespace that is missing for ``rescan``
     is looked for by the kernel once more. ``gone`` bounds the wait for a controller to go;
+    ``path`` bounds the wait for one more connection to lead to the device that is there already.
     ``poll`` is the pause between two looks into sysfs.
     """
 
@@ -32,6 +33,7 @@ class Timings:
     probe: float = 10.0
     disconnect: float = 15.0
     gone: float = 10.0
+    path: float = 5.0
     poll: float = 0.1
 
 

@@ -57,7 +57,10 @@ class Disconnector(Protocol):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Facts:
-    """What is known of one subsystem. ``idle``: seconds since it was first seen useless."""
+    """What is known of one subsystem. ``idle``: seconds since it was first seen useless.
+
+    ``joined``: its connections are paths to one device.
+    """
 
     nqn: str
     our_name: bool
@@ -68,6 +71,7 @@ class Facts:
     held: bool
     recorded: bool
     locked: bool
+    joined: bool = False
     sightings: int = 1
     idle: float = 0.0
 
@@ -119,9 +123,18 @@ def _reason_to_keep(facts: Facts, host: str) -> str:
         (facts.held, "held by another block device"),
         (facts.locked, "an operation is at work on it"),
         (facts.recorded, "recorded as staged"),
-        (facts.states != ("live",), f"the kernel is at it: {', '.join(facts.states)}"),
+        (not _settled(facts), f"the kernel is at it: {', '.join(facts.states)}"),
     )
     return next((reason for applies, reason in speaks_for_it if applies), "")
+
+
+def _settled(facts: Facts) -> bool:
+    """Whether no I/O can be waiting for the kernel to bring a connection back.
+
+    One path of several may be down for as long as an address is; I/O then goes over the others.
+    """
+    one_path_down = facts.joined and facts.namespaces > 0 and facts.states == ("connecting", "live")
+    return facts.states == ("live",) or one_path_down
 
 
 @dataclass(frozen=True, slots=True)
@@ -292,6 +305,7 @@ class Reaper:
             mounted=found.mounted,
             held=any(device.holders for device in subsystem.devices),
             recorded=nqn in recorded,
+            joined=subsystem.joined,
             # Confirming happens under the connector's own lock, which is then ours.
             locked=self._locked(nqn) or (not confirming and self._connector.busy(nqn)),
         )

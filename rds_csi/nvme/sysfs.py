@@ -89,12 +89,16 @@ class BlockDevice:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Subsystem:
-    """Everything of one NQN. ``activity`` changes whenever its devices carry I/O."""
+    """Everything of one NQN. ``activity`` changes whenever its devices carry I/O.
+
+    ``joined``: its connections are paths to one device.
+    """
 
     nqn: str
     controllers: tuple[Controller, ...]
     devices: tuple[BlockDevice, ...]
     activity: str = ""
+    joined: bool = False
 
 
 class Sysfs:
@@ -156,6 +160,24 @@ class Sysfs:
                     return namespace
         return None
 
+    def joined(self, controllers: Iterable[Controller]) -> bool:
+        """Whether the kernel leads the controllers to one device by native multipath."""
+        return any(
+            _PATH.fullmatch(name)
+            for controller in controllers
+            for name in _children(f"{self._class}/nvme/{controller.name}")
+        )
+
+    def identified(self, controllers: Iterable[Controller]) -> bool:
+        """Whether their namespaces have identifiers of their own, as the kernel shows them.
+
+        Without UUID, NGUID and EUI-64 its ``wwid`` is made of the controller's serial and model
+        (drivers/nvme/host/sysfs.c, ``wwid_show``), and says nothing of the namespace.
+        """
+        entries = {entry for each in controllers for entry in self._namespaces(each)}
+        found = [_read(f"{entry}/wwid") for entry in entries]
+        return bool(found) and all(wwid.startswith(("uuid.", "eui.")) for wwid in found)
+
     def devices(self, controllers: Iterable[Controller]) -> list[BlockDevice]:
         """The block devices that the controllers lead to, with their partitions."""
         entries = {
@@ -188,6 +210,7 @@ class Sysfs:
                 controllers=tuple(controllers),
                 devices=tuple(self.devices(controllers)),
                 activity=self._activity(controllers),
+                joined=self.joined(controllers),
             )
             for nqn, controllers in sorted(by_nqn.items())
         ]

@@ -12,6 +12,7 @@ from rds_csi.telemetry.metrics import Metrics, Read, gauge
 CONNECT_OUTCOMES: Final = ("ok", "failed")
 VOLUME_STATES: Final = (
     "live",
+    "path_down",
     "connecting",
     "resetting",
     "new",
@@ -44,6 +45,11 @@ class NodeMetrics:
             self._connects.labels(outcome)
         self._retries = Counter(
             "rds_csi_nvme_connect_retries", "Connects that were repeated.", registry=registry
+        )
+        self._path_failures = Counter(
+            "rds_csi_nvme_path_failures",
+            "Connects that failed at one of several addresses of a volume.",
+            registry=registry,
         )
         self._disconnects = Counter(
             "rds_csi_nvme_disconnects", "Subsystems taken down.", registry=registry
@@ -80,6 +86,8 @@ class NodeMetrics:
             self._connects.labels("failed").inc()
         elif event == "retry":
             self._retries.inc()
+        elif event == "path_failed":
+            self._path_failures.inc()
         elif event == "disconnected":
             self._disconnects.inc()
 

@@ -8,18 +8,22 @@ from typing import Final, Literal
 PORT: Final = 4420
 Direction = Literal["to the target", "from the target", "both ways"]
 
-_MATCHES: Final[dict[Direction, tuple[str, ...]]] = {
-    "to the target": ("--dport",),
-    "from the target": ("--sport",),
-    "both ways": ("--dport", "--sport"),
+_MATCHES: Final[dict[Direction, tuple[tuple[str, str], ...]]] = {
+    "to the target": (("-d", "--dport"),),
+    "from the target": (("-s", "--sport"),),
+    "both ways": (("-d", "--dport"), ("-s", "--sport")),
 }
 
 
 @contextmanager
-def dropped(direction: Direction) -> Iterator[None]:
-    """Drop every packet of NVMe/TCP that goes this way: nobody is told, as when a switch dies."""
+def dropped(direction: Direction, address: str = "0.0.0.0/0") -> Iterator[None]:
+    """Drop every packet of NVMe/TCP that goes this way: nobody is told, as when a switch dies.
+
+    ``address``: only those of the target's one address.
+    """
     rules = [
-        ["INPUT", "-p", "tcp", match, str(PORT), "-j", "DROP"] for match in _MATCHES[direction]
+        ["INPUT", "-p", "tcp", end, address, match, str(PORT), "-j", "DROP"]
+        for end, match in _MATCHES[direction]
     ]
     added = []
     try:

@@ -99,11 +99,23 @@ def client_key(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-async def world(zygote: Zygote, client_key: Path, tmp_path: Path) -> AsyncIterator[World]:
+def listening() -> str:
+    """The address at which the RDS exports; a module that needs more of them has its own."""
+    return "127.0.0.1"
+
+
+@pytest.fixture
+async def world(
+    zygote: Zygote, client_key: Path, tmp_path: Path, listening: str
+) -> AsyncIterator[World]:
     """Everything is taken down afterwards; what a test leaves behind fails it."""
     public = asyncssh.read_private_key(client_key).convert_to_public()
     simulator = Simulator(
-        tmp_path / "rds", pools={"raid10": 64 * GIB}, export="nvmet", authorized_keys=[public]
+        tmp_path / "rds",
+        pools={"raid10": 64 * GIB},
+        export="nvmet",
+        authorized_keys=[public],
+        nvme_address=listening,
     )
     async with simulator as rds:
         rds.make_directory(BASE)

@@ -25,7 +25,7 @@ from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import host_identity
 from rds_csi.model.node_id import make_node_id
 from rds_csi.nvme.arguments import is_our_nqn
-from rds_csi.nvme.connector import FABRICS
+from rds_csi.nvme.dialer import FABRICS
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import Runner
 
@@ -64,7 +64,8 @@ async def examine(
         checks.ok("user", "root")
     else:
         checks.warn("user", f"user {places.user()}, not root", "run it as root, as the driver is")
-    check_kernel(checks, places.sysfs, places.module, places.fabrics)
+    several = len(nvme) > 1
+    check_kernel(checks, places.sysfs, places.module, places.fabrics, several=several)
     await check_programs(checks, runner, places.which)
     host = host_identity(shared.cluster_id, make_node_id(shared.cluster_id, node.node_id))
     check_identity(checks, places.sysfs, host, shared.nqn_prefix, files=places.nvme_files)

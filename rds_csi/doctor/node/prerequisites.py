@@ -28,10 +28,13 @@ _PROGRAM_TIMEOUT: Final = 10.0
 _FLEETING: Final = frozenset({"tmpfs", "overlay", "ramfs"})
 
 
-def check_kernel(checks: Checks, sysfs: Sysfs, module: Path, fabrics: Path) -> None:
+def check_kernel(
+    checks: Checks, sysfs: Sysfs, module: Path, fabrics: Path, *, several: bool = False
+) -> None:
     """NVMe/TCP in the kernel, the device that connects are asked of, and multipath.
 
-    ``module`` is where the parameters of ``nvme_core`` are.
+    ``module`` is where the parameters of ``nvme_core`` are. ``several``: the RDS has several data
+    addresses, which a kernel without native multipath does not join.
     """
     ubuntu = f"Ubuntu has it in linux-modules-extra-{os.uname().release}"
     if sysfs.has_transport():
@@ -48,13 +51,25 @@ def check_kernel(checks: Checks, sysfs: Sysfs, module: Path, fabrics: Path) -> N
             checks.ok(name, "there")
         else:
             checks.fail(name, "not a device", "in a container, /dev has to be the host's")
+    _check_multipath(checks, module, several=several)
+
+
+def _check_multipath(checks: Checks, module: Path, *, several: bool) -> None:
+    name = "native multipath"
     try:
-        parameter = (module / "multipath").read_text().strip()
+        on = (module / "multipath").read_text().strip() in {"Y", "1"}
     except OSError:
-        checks.ok("native multipath", "the kernel has none; none is needed")
+        on = None
+    if several and not on:
+        checks.warn(
+            name,
+            "off: of the RDS's several addresses one is used, the first that connects",
+            "boot with nvme_core.multipath=Y",
+        )
+    elif on is None:
+        checks.ok(name, "the kernel has none; none is needed")
     else:
-        state = "on" if parameter in {"Y", "1"} else "off"
-        checks.ok("native multipath", f"{state}; the driver works with it and without")
+        checks.ok(name, f"{'on' if on else 'off'}; the driver works with it and without")
 
 
 def which(program: str) -> str | None:

@@ -194,6 +194,48 @@ def test_the_connection_of_each_generation_is_given_up(
     assert [(each.nqn, each.error) for each in findings] == [(nqn, "") for nqn in nqns]
 
 
+def test_every_path_of_a_volume_is_given_up(
+    config: DriverConfig, node: NodeConfig, kernel: FakeSysfs
+) -> None:
+    """The device stays as long as one of them does."""
+    names = [
+        kernel.connect(OURS, hostnqn=HOST.nqn, state="connecting", address=f"192.0.2.{number}")
+        for number in (1, 2)
+    ]
+
+    def let_go() -> None:
+        for name in names:
+            while (kernel.controller(name) / "delete_controller").read_text() != "1\n":
+                time.sleep(0.01)
+        for name in names:
+            kernel.disconnect(name)
+
+    async def give_up() -> list[Finding]:
+        work = asyncio.create_task(
+            reap.give_volume_up(
+                config, node, volume_id("a"), dry_run=False, sysfs=Sysfs(kernel.sys)
+            )
+        )
+        await asyncio.to_thread(let_go)
+        return await work
+
+    [finding] = asyncio.run(give_up())
+    assert (finding.nqn, finding.error) == (OURS, "")
+
+
+async def test_a_volume_with_one_live_path_is_not_given_up(
+    config: DriverConfig, node: NodeConfig, kernel: FakeSysfs
+) -> None:
+    kernel.connect(OURS, hostnqn=HOST.nqn, state="connecting")
+    live = kernel.connect(OURS, hostnqn=HOST.nqn, address="192.0.2.2")
+    with pytest.raises(ConfigurationError, match=f"has its RDS \\({live} is live"):
+        await reap.give_volume_up(
+            config, node, volume_id("a"), dry_run=False, sysfs=Sysfs(kernel.sys)
+        )
+    for name in kernel.controllers():
+        assert (kernel.controller(name) / "delete_controller").read_text() == ""
+
+
 async def test_a_dry_run_gives_nothing_up(
     config: DriverConfig, node: NodeConfig, kernel: FakeSysfs
 ) -> None:

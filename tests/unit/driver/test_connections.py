@@ -136,9 +136,9 @@ async def test_the_grace_is_the_settings_unless_it_is_said(
 async def test_connects_are_limited_as_set(machine: Machine) -> None:
     connector, _ = machine.build()
     for _ in range(3):
-        assert not connector._limit.locked()
-        await connector._limit.acquire()
-    assert connector._limit.locked()
+        assert not connector._dialer._limit.locked()
+        await connector._dialer._limit.acquire()
+    assert connector._dialer._limit.locked()
 
 
 async def test_orphans_and_events_are_told_to_whoever_counts(machine: Machine) -> None:

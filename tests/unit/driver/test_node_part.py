@@ -47,7 +47,8 @@ async def test_clean_up_comes_before_serving_and_goes_on_beside_it(tmp_path: Pat
     part = build(tmp_path)
     reaper = reaper_of(part)
     assert part.prepare == reaper.at_start
-    assert part.background == {"reaper": reaper.run}
+    assert list(part.background) == ["reaper", "paths"]
+    assert part.background["reaper"] == reaper.run
 
 
 async def test_the_service_is_told_who_it_is(tmp_path: Path) -> None:
@@ -67,7 +68,7 @@ async def test_service_connector_and_reaper_work_on_one_host(tmp_path: Path) -> 
     runner = runner_of(part)
     assert inspector._initiator is connector
     assert inspector._runner is runner
-    assert connector._runner is runner
+    assert connector._dialer._runner is runner
     assert inspector._devices._runner is runner
     recorded = reaper_of(part)._recorded
     assert recorded.__self__ is inspector._store  # type: ignore[attr-defined]
@@ -89,7 +90,7 @@ async def test_with_metrics_volumes_are_looked_at_and_what_happens_is_counted(
     metrics, _ = build_metrics(config, None, NodeConfig(node_id="n1"))
     assert metrics is not None
     part = build(tmp_path, metrics)
-    assert list(part.background) == ["reaper", "volumes"]
+    assert list(part.background) == ["reaper", "paths", "volumes"]
     value = metrics.registry.get_sample_value
     reaper_of(part)._on_disconnect("nqn")
     assert value("rds_csi_orphans_disconnected_total") == 1
@@ -105,7 +106,7 @@ async def test_the_startup_taint_is_taken_off_where_it_is_asked_for(
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     monkeypatch.setattr("rds_csi.kubernetes.api.in_cluster", lambda: "the API server")
     part = build(tmp_path, startup_taint="example.com/not-ready", max_volumes=volumes)
-    assert list(part.background) == ["reaper", "startup_taint"]
+    assert list(part.background) == ["reaper", "paths", "startup_taint"]
     taint = part.background["startup_taint"].__self__  # type: ignore[attr-defined]
     assert isinstance(taint, StartupTaint)
     assert (taint._key, taint._node, taint._node_id) == ("example.com/not-ready", "n1", "n1.tag")

@@ -7,7 +7,7 @@ is a step with a boundary before and after it; ``Steps`` ends the driver at any 
 
 import asyncio
 import shutil
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -106,9 +106,12 @@ class FakeKernel:
         self.connections: dict[str, Connection] = {}
         self.states: dict[str, str] = {}
         """What became of connections that are not live, by NQN."""
+        self.more_paths: dict[str, dict[str, str]] = {}
+        """States of connections to other addresses than the first, by NQN and address."""
         self.without_namespace: set[str] = set()
         """The NQNs whose connection leads to no device."""
         self.rescans_until_seen = 1
+        self.asked_for_paths: list[Target] = []
         self.table = FakeMountTable(root / "mountinfo", dev=self.dev, file_system=self._file_system)
         self._numbers = 0
         self._held: set[int] = set()
@@ -127,6 +130,20 @@ class FakeKernel:
         assert found is not None
         await self.steps.boundary("after connect")
         return found
+
+    async def connect_missing(
+        self,
+        target: Target,
+        config: ConnectionConfig,
+        *,
+        volume: str = "",
+        confirm: Callable[[], Awaitable[bool]] | None = None,
+    ) -> list[str]:
+        """Remembers that it was asked; its RDS has one address that works."""
+        del config, volume, confirm
+        await self.steps.boundary("before missing paths")
+        self.asked_for_paths.append(target)
+        return []
 
     def find(self, nqn: str) -> Namespace | None:
         found = self.connections.get(nqn)
@@ -155,17 +172,21 @@ class FakeKernel:
     def controllers_of(self, wanted: Callable[[str], bool]) -> list[Controller]:
         return [
             Controller(
-                name=f"nvme{number}",
+                name=f"nvme{number}{'' if address == '10.0.0.1' else '00'}",
                 nqn=each,
                 hostnqn=HOST_NQN,
-                state=self.states.get(each, "live"),
-                address="10.0.0.1",
+                state=state,
+                address=address,
                 port=4420,
                 ctrl_loss_tmo="off",
                 reconnect_delay="5",
             )
             for number, each in enumerate(self.connections)
             if wanted(each)
+            for address, state in {
+                "10.0.0.1": self.states.get(each, "live"),
+                **self.more_paths.get(each, {}),
+            }.items()
         ]
 
     def namespace_of(self, controllers: Iterable[Controller], nsid: int = 1) -> Namespace | None:

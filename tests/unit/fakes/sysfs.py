@@ -191,6 +191,7 @@ class FakeSysfs:
         (directory / "size").write_text(f"{size // 512 if dev else 0}\n")
         (directory / "nsid").write_text(f"{nsid}\n")
         (directory / "ro").write_text("0\n")
+        (directory / "wwid").write_text("uuid.11111111-2222-4333-8444-555555555555\n")
         (directory / "hidden").write_text(f"{int(not dev)}\n")
         (directory / "stat").write_text("   0 0 0 0 0 0 0 0 0 0 0\n")
         if dev:

@@ -3,7 +3,7 @@
 import pytest
 
 from rds_csi.filesystem.mounts import Mount
-from rds_csi.node.condition import Link, Shown, judge_link, judge_mount
+from rds_csi.node.condition import Link, Shown, judge_link, judge_mount, paths_down
 from rds_csi.nvme.sysfs import Controller
 
 NQN = "nqn.2000-02.com.mikrotik:pvc-" + "0" * 28
@@ -42,6 +42,31 @@ def test_one_live_connection_with_a_device_is_what_it_takes(
     states: tuple[str, ...], device: bool, link: Link
 ) -> None:
     assert judge_link(controllers(*states), device=device) is link
+
+
+@pytest.mark.parametrize(
+    ("addresses", "connected", "down"),
+    [
+        ("ab", {"a": "live", "b": "live"}, ""),
+        ("ab", {"a": "live"}, "b"),
+        ("ab", {"b": "live"}, "a"),
+        ("abc", {"b": "live", "c": "connecting"}, "ac"),
+        ("ab", {"a": "connecting"}, ""),
+        ("ab", {}, ""),
+        ("a", {"x": "live"}, ""),
+        ("ab", {"x": "live"}, "ab"),
+        ("", {"a": "live"}, ""),
+    ],
+)
+def test_a_path_is_down_where_another_carries_the_io(
+    addresses: str, connected: dict[str, str], down: str
+) -> None:
+    """With none live it is no path that is down, but the volume."""
+    found = [
+        Controller(name=f"nvme{at}", nqn=NQN, address=address, state=state)
+        for at, (address, state) in enumerate(connected.items())
+    ]
+    assert paths_down(list(addresses), found) == list(down)
 
 
 def test_what_is_mounted_is_the_uppermost() -> None:

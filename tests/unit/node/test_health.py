@@ -42,6 +42,25 @@ async def test_the_kernel_is_reconnecting(host: FakeHost, block: bool, state: st
     assert await calls.health() == []
 
 
+@pytest.mark.parametrize(
+    ("addresses", "down"),
+    [("10.0.0.1", ""), ("10.0.0.1,10.0.0.2", "10.0.0.2"), ("10.0.0.3,10.0.0.1", "10.0.0.3")],
+)
+async def test_a_path_is_down(host: FakeHost, addresses: str, down: str) -> None:
+    calls = await published(host)
+    context = {**calls.publish_context, "nvmeAddress": addresses}
+    calls = calls.but(published=context)
+    await calls.stage()
+    found = await calls.health()
+    assert [(each.reason, each.status.name) for each in found] == (
+        [("PathDown", "DEGRADED")] if down else []
+    )
+    assert not down or f"nothing reaches it over {down};" in found[0].message
+    # Where none is live, its I/O waits, and that is what is told.
+    host.states[NQN] = "connecting"
+    assert await reasons(calls) == {"Reconnecting": "INACCESSIBLE"}
+
+
 async def test_the_kernel_gave_up(host: FakeHost) -> None:
     calls = await published(host)
     host.unplug(NQN)
@@ -102,6 +121,18 @@ async def test_the_storage_is_judged_by_all_connections(host: FakeHost) -> None:
     await published(host)
     await published(host, volume=OTHER, stage_name="stage-2", target_name="other")
     assert await storage(host) == []
+    host.states[NQN] = "connecting"
+    assert await storage(host) == [("STORAGE_DEGRADED", "ConnectionsLost")]
+    host.states[nqn(OTHER)] = "connecting"
+    assert await storage(host) == [("STORAGE_UNREACHABLE", "TargetUnreachable")]
+
+
+async def test_an_address_without_which_each_volume_is_reached_is_no_outage(host: FakeHost) -> None:
+    await published(host)
+    await published(host, volume=OTHER, stage_name="stage-2", target_name="other")
+    host.more_paths[NQN] = {"10.0.0.2": "connecting"}
+    assert await storage(host) == [("STORAGE_DEGRADED", "ConnectionsLost")]
+    host.more_paths[NQN] = {"10.0.0.2": "live"}
     host.states[NQN] = "connecting"
     assert await storage(host) == [("STORAGE_DEGRADED", "ConnectionsLost")]
     host.states[nqn(OTHER)] = "connecting"

@@ -105,6 +105,9 @@ class LoopHost:
         assert found is not None
         return found
 
+    async def connect_missing(self, *_: object, **__: object) -> list[str]:
+        return []
+
     @property
     def _attach(self) -> tuple[str, ...]:
         return ("losetup", "-f", "--show", *(["--read-only"] if self.read_only else []))

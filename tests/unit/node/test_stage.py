@@ -277,3 +277,18 @@ async def test_the_file_system_is_on_record_by_its_uuid(
     assert record(host)["uuid"] == calls.disk.uuid
     await calls.unstage()
     assert host.leaks() == []
+
+
+@pytest.mark.parametrize("block", [True, False])
+async def test_a_repeated_stage_asks_for_the_missing_paths(host: FakeHost, block: bool) -> None:
+    calls = Calls(host=host, block=block)
+    calls.create()
+    both = {**calls.publish_context, "nvmeAddress": "10.0.0.1,10.0.0.2"}
+    await calls.but(published=both).stage()
+    assert host.asked_for_paths == []
+    await calls.but(published=both).stage()
+    assert [target.addresses for target in host.asked_for_paths] == [("10.0.0.1", "10.0.0.2")]
+    await calls.stage()
+    assert len(host.asked_for_paths) == 1, "with one address there is nothing to ask for"
+    await calls.unstage()
+    assert host.leaks() == []

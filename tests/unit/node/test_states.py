@@ -40,6 +40,46 @@ async def test_one_live_connection_is_enough(host: StagedHost) -> None:
     assert await host.state() == "live"
 
 
+async def test_a_volume_with_a_path_down_is_told_from_one_with_all(host: StagedHost) -> None:
+    await host.record(address="192.0.2.1,192.0.2.2")
+    host.tree.connect(A, address="192.0.2.1")
+    assert await host.state() == "path_down"
+    name = host.tree.connect(A, address="192.0.2.2", state="connecting")
+    assert await host.state() == "path_down"
+    host.tree.set(name, "state", "live")
+    assert await host.state() == "live"
+    host.mount("/stage", "ro")
+    host.tree.set(name, "state", "connecting")
+    assert await host.state() == "read_only", "the worse of two"
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "reconnected"),
+    [
+        ("connecting", "live", 1),
+        ("connecting", "path_down", 1),
+        ("path_down", "live", 0),
+        ("live", "path_down", 0),
+    ],
+)
+async def test_a_path_that_comes_or_goes_is_no_outage(
+    host: StagedHost, before: str, after: str, reconnected: int
+) -> None:
+    await host.record(address="192.0.2.1,192.0.2.2")
+    first = host.tree.connect(A, address="192.0.2.1", state="connecting")
+    second = host.tree.connect(A, address="192.0.2.2", state="connecting")
+
+    def become(state: str) -> None:
+        for name, live in ((first, state != "connecting"), (second, state == "live")):
+            host.tree.set(name, "state", "live" if live else "connecting")
+
+    become(before)
+    assert await host.state() == before
+    become(after)
+    look = await host.states.look()
+    assert (list(look.states), look.reconnected) == ([after], reconnected)
+
+
 async def test_live_without_a_device(host: StagedHost) -> None:
     await host.record()
     host.tree.connect(A, size=None)

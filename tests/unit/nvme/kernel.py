@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from rds_csi.errors import CommandFailed
-from rds_csi.model.contexts import Target
+from rds_csi.model.contexts import Endpoint, Target
 from rds_csi.model.host_identity import HostIdentity
 from rds_csi.nvme.child import PROVEN
 from rds_csi.nvme.connector import Connector
@@ -50,6 +50,10 @@ class Kernel:
     """What ``-J`` files said."""
     away: set[str] = field(default_factory=set)
     """Addresses where nobody listens."""
+    silent: set[str] = field(default_factory=set)
+    """Addresses that swallow whatever is sent to them."""
+    empty: set[str] = field(default_factory=set)
+    """Addresses of another target: the connection leads to no device of this one."""
     granted: dict[str, str] = field(default_factory=dict)
     """What the next connections show in spite of what they asked for."""
 
@@ -71,7 +75,13 @@ class Kernel:
             rng=rng if rng is not None else random.Random(1),
             number_of=self.number_of,
             on_event=self.events.append,
+            answers=self.answers,
         )
+
+    async def answers(self, endpoint: Endpoint) -> bool:
+        if endpoint.address in self.silent:
+            await asyncio.sleep(2.0)
+        return endpoint.address not in self.away | self.silent
 
     def number_of(self, path: Path) -> tuple[int, int] | None:
         return self.tree.devno(path.name) if path.exists() else None
@@ -109,7 +119,7 @@ class Kernel:
             address=option(call, "-a"),
             port=int(option(call, "-s")),
             state=self.state,
-            size=self.size,
+            size=None if option(call, "-a") in self.empty else self.size,
         )
         for attribute, value in {**shown(given), **self.granted}.items():
             self.tree.set(name, attribute, value)

@@ -64,6 +64,21 @@ def test_judge_one_thing_that_speaks_for_it_is_enough(
     assert reason in verdict.reason
 
 
+def test_judge_one_path_of_several_that_is_down_hides_no_use() -> None:
+    one_down = {"states": ("connecting", "live"), "joined": True}
+    assert decide(replace(IDLE, **one_down)).disconnect  # type: ignore[arg-type]
+    for change in (
+        {"joined": False},
+        {"namespaces": 0},
+        {"states": ("connecting",)},
+        {"states": ("connecting", "deleting", "live")},
+    ):
+        verdict = decide(replace(IDLE, **{**one_down, **change}))  # type: ignore[arg-type]
+        assert "the kernel is at it" in verdict.reason
+    at_start = decide(replace(IDLE, **one_down), starting=True)  # type: ignore[arg-type]
+    assert not at_start.disconnect
+
+
 @pytest.mark.parametrize("change", [{"sightings": 1}, {"idle": 299.0}])
 def test_judge_waits(change: dict[str, float]) -> None:
     verdict = decide(replace(USELESS, **change))  # type: ignore[arg-type]

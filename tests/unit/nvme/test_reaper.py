@@ -346,3 +346,15 @@ async def test_runs_at_jittered_intervals(world: World) -> None:
     assert 8 <= len(instants) <= 10
     assert len(set(instants)) == len(instants)
     assert all(60 <= instant <= 66 for instant in instants[:2])
+
+
+@pytest.mark.parametrize("state", ["live", "connecting"])
+async def test_all_paths_of_an_orphan_are_taken_down(world: World, state: str) -> None:
+    """Also where one of them is down, as long as an address is; where they are joined."""
+    world.kernel.tree.connect(A)
+    world.kernel.tree.connect(A, address="192.0.2.2", state=state)
+    await world.after(0)
+    await world.after(10_000)
+    joined = world.kernel.tree.multipath or state == "live"
+    assert world.left == ([] if joined else [A, A])
+    assert world.reaped == ([A] if joined else [])

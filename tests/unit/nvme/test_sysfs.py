@@ -223,3 +223,33 @@ def test_whose_a_device_is_its_number_and_its_name_tell(tmp_path: Path, multipat
     # What a bind mount of a node that is gone shows: its name may be another volume's by now.
     for name in ("", "nvme9n1", "nvme0n1//deleted", "../nvme/nvme0/nvme0n1"):
         assert sysfs.owner_of_node(name) == ""
+
+
+def test_joined_is_what_leads_to_one_device(tree: FakeSysfs) -> None:
+    sysfs = Sysfs(tree.sys, dev=tree.dev)
+    assert not sysfs.joined(sysfs.controllers(A))
+    tree.connect(A, size=None)
+    assert not sysfs.joined(sysfs.controllers(A))
+    tree.connect(A, address="192.0.2.2")
+    assert sysfs.joined(sysfs.controllers(A)) is tree.multipath
+    (subsystem,) = sysfs.subsystems()
+    assert subsystem.joined is tree.multipath
+
+
+@pytest.mark.parametrize(
+    ("wwid", "identified"),
+    [
+        ("uuid.11111111-2222-4333-8444-555555555555", True),
+        ("eui.0123456789abcdef0123456789abcdef", True),
+        ("nvme.0000-61626364-4c696e7578-00000001", False),
+        ("", False),
+    ],
+)
+def test_a_namespace_is_identified_by_what_is_its_own(
+    tree: FakeSysfs, wwid: str, identified: bool
+) -> None:
+    sysfs = Sysfs(tree.sys, dev=tree.dev)
+    tree.connect(A)
+    (tree.block("nvme0n1") / "wwid").write_text(f"{wwid}\n")
+    assert sysfs.identified(sysfs.controllers(A)) is identified
+    assert not sysfs.identified([])

@@ -58,6 +58,9 @@ async def test_connects_retries_and_disconnects(value, tree):
     await connector.connect_with_retry(TARGET, ConnectionConfig())
     assert value("nvme_connects_total", outcome="ok") == 1
     assert value("nvme_connects_total", outcome="failed") == 0
+    assert value("nvme_path_failures_total") == 0
+    value.append("path_failed")
+    assert value("nvme_path_failures_total") == 1
     assert value("nvme_connect_retries_total") == 2
     await connector.disconnect(A)
     assert value("nvme_disconnects_total") == 1

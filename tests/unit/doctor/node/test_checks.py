@@ -132,6 +132,22 @@ async def test_each_fault_is_found_and_says_what_to_do(
     assert set(not_ok(checks)) <= expected | {check.name}
 
 
+@pytest.mark.parametrize(("several", "parameter"), [(True, "N\n"), (True, ""), (False, "N\n")])
+async def test_several_addresses_want_a_kernel_that_joins_them(
+    node: FakeNode, unused_tcp_port: int, several: bool, parameter: str
+) -> None:
+    setting = node.places.module / "multipath"
+    if parameter:
+        setting.write_text(parameter)
+    else:
+        setting.unlink()
+    addresses = ("127.0.0.1", "127.0.0.2") if several else ("127.0.0.1",)
+    checks = await node.examine(nvme=tuple((each, unused_tcp_port) for each in addresses))
+    check = one(checks, "native multipath")
+    assert check.status is (Status.WARNING if several else Status.OK)
+    assert ("nvme_core.multipath=Y" in check.advice) is several
+
+
 async def test_without_an_address_that_of_a_connected_volume_is_asked(
     node: FakeNode, unused_tcp_port: int
 ) -> None:
