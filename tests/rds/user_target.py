@@ -77,6 +77,8 @@ class UserTarget:
         self.exports[export.disk] = export
         for session in self._sessions.values():
             if session.export.disk == export.disk:
+                if session.export.nqn != export.nqn:
+                    self._end(session)
                 session.export = export
                 if self.evicts and not self._admits(export, session.host):
                     self._end(session)

@@ -139,6 +139,7 @@ class Device:
         if given.get("type", disk.type) != disk.type:
             raise RuntimeFault(texts.TYPE_FIXED)
         self._check_compress(given)
+        self._check_name(disk, given)
         if "file-path" in given:
             given["file-path"] = "/" + normalise(text_of(given["file-path"]))
         if "slot" in given:
@@ -189,6 +190,19 @@ class Device:
         self.files.resize(normalise(text_of(disk.properties["file-path"])), size)
         disk.size = size
         await self.exporter.resized(disk.id)
+
+    def _check_name(self, disk: Disk, given: dict[str, Value]) -> None:
+        """Refuse another NQN, or forget that it was asked for, where the device does that."""
+        before = text_of(self.property(disk, "nvme-tcp-server-nqn"))
+        if text_of(given.get("nvme-tcp-server-nqn", before)) == before:
+            return
+        match self.quirks.rename:
+            case "ignored":
+                del given["nvme-tcp-server-nqn"]
+            case "refused":
+                raise RuntimeFault(texts.RENAME_EXPORTED)
+            case "closed" if disk.id in self.exporter.exports:
+                raise RuntimeFault(texts.RENAME_EXPORTED)
 
     def _check_slot(self, slot: str) -> None:
         if self.quirks.slot_limit and len(slot) > self.quirks.slot_limit:

@@ -36,6 +36,9 @@ class Quirks:
     """Whether a file takes its whole size from the pool at once (XFS does)."""
     resize: Literal["honoured", "ignored", "needs-unexport"] = "honoured"
     """What ``set file-size=`` does to an existing disk."""
+    rename: Literal["closed", "open", "ignored", "refused"] = "closed"
+    """What ``set nvme-tcp-server-nqn=`` does to a disk that has one: only while it is not exported,
+    always (connections end), nothing at all, or it is refused even then."""
     size_without_file: Literal["absent", "zero", "kept"] = "absent"
     """What a disk shows as its ``size`` while its file is out of reach, as before its pool is
     mounted. Nobody has looked; a client has to live with each."""
@@ -84,6 +87,7 @@ class Quirks:
 
 _CHOICES: Final = {
     "resize": ("honoured", "ignored", "needs-unexport"),
+    "rename": ("closed", "open", "ignored", "refused"),
     "size_without_file": ("absent", "zero", "kept"),
     "keepalive": ("answer", "refuse", "hang"),
     "error_location": ("seen", "always", "never"),

@@ -69,9 +69,10 @@ async def test_exports_follow_the_properties(rds: Simulator) -> None:
     (export,) = rds.device.exporter.exports.values()
     # Without a name of its own the subsystem is called after the slot.
     assert (export.nqn, export.port, export.hosts) == ("a", 4420, ())
+    await rds.run("/disk/set a nvme-tcp-export=no")
     await rds.run(
         '/disk/set a nvme-tcp-server-nqn="nqn.2000-02.com.mikrotik:a" nvme-tcp-server-port=4421 '
-        'nvme-tcp-server-allow-host-name="nqn.host"'
+        'nvme-tcp-server-allow-host-name="nqn.host" nvme-tcp-export=yes'
     )
     (export,) = rds.device.exporter.exports.values()
     assert export.nqn == "nqn.2000-02.com.mikrotik:a"
@@ -87,6 +88,35 @@ async def test_exports_follow_the_properties(rds: Simulator) -> None:
         assert rds.exported == {"a"}
     await rds.run("/disk/remove a")
     assert rds.exported == set()
+
+
+@pytest.mark.parametrize(
+    ("rename", "exported", "closed"),
+    [
+        ("closed", "refused", "taken"),
+        ("open", "taken", "taken"),
+        ("ignored", "ignored", "ignored"),
+        ("refused", "refused", "refused"),
+    ],
+)
+async def test_when_a_disk_takes_another_name(
+    rds: Simulator, rename: str, exported: str, closed: str
+) -> None:
+    rds.quirks.set("rename", rename)
+    for state, expected in (("yes", exported), ("no", closed)):
+        await rds.run(f"{ADD} nvme-tcp-server-nqn=nqn.a nvme-tcp-export={state}")
+        said = await rds.run("/disk/set a comment=new nvme-tcp-server-nqn=nqn.b")
+        assert ("can not change nqn" in said) == (expected == "refused")
+        properties = rds.disks["a"].properties
+        name = "nqn.b" if expected == "taken" else "nqn.a"
+        assert properties["nvme-tcp-server-nqn"] == name
+        # One command is done as a whole, or not at all.
+        assert properties.get("comment", "") == ("" if expected == "refused" else "new")
+        names = [export.nqn for export in rds.device.exporter.exports.values()]
+        assert names == ([name] if state == "yes" else [])
+        # The name that it has is no other one.
+        assert await rds.run(f"/disk/set a nvme-tcp-server-nqn={name}") == ""
+        await rds.run("/disk/remove a; /file/remove raid10/csi/a.img")
 
 
 async def test_an_exported_disk_that_routeros_mounts_is_a_hazard(rds: Simulator) -> None:

@@ -194,7 +194,25 @@ async def test_what_others_made_is_never_touched(tmp_path: Path, configfs: FakeC
     assert configfs.read(foreign / "namespaces/1/device_path") == "/dev/sda"
 
 
+@pytest.mark.parametrize("rename", ["closed", "open"])
+async def test_a_new_name_is_a_new_subsystem(
+    rds: Simulator, configfs: FakeConfigFs, rename: str
+) -> None:
+    """The kernel's target renames nothing: the old one goes first, and all its connections."""
+    rds.quirks.set("rename", rename)
+    await rds.run(ADD)
+    new = f"{NQN}.1"
+    configfs.log.clear()
+    off = "/disk/set a nvme-tcp-export=no; " if rename == "closed" else ""
+    line = f"{off}/disk/set a nvme-tcp-server-nqn={new}; /disk/set a nvme-tcp-export=yes"
+    assert await rds.run(line) == ""
+    assert configfs.tree() == {"subsystems": [new], "hosts": [], "port 1": [new]}
+    gone = configfs.log.index(f"unlink ports/1/subsystems/{NQN}")
+    assert gone < configfs.log.index(f"link ports/1/subsystems/{new}")
+
+
 async def test_a_name_in_use_changes_nothing(rds: Simulator, configfs: FakeConfigFs) -> None:
+    rds.quirks.rename = "open"
     await rds.run(ADD)
     await rds.run(
         "/disk/add type=file slot=b file-path=raid10/b.img file-size=1M nvme-tcp-export=yes"
