@@ -119,6 +119,12 @@ def allow_later(volume: Volume, host: str, milliseconds: int) -> str:
     return _on(volume, f":delay {number(milliseconds)}ms", change)
 
 
+def rename(volume: Volume, nqn: str) -> str:
+    """Give the export another name, whether it is open or closed."""
+    change = f"/disk/set ($csiDisk->0) nvme-tcp-server-nqn={quote(check_subsystem_nqn(nqn))}"
+    return _on(volume, _attempt(change), show(volume.slot))
+
+
 def copy_settings(source: Volume, target: Volume, size: int = 0) -> str:
     """Add the target with ``copy-from`` the source; slot, file and comment are the target's.
 

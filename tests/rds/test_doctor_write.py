@@ -26,7 +26,7 @@ from .user_target import UserTarget
 (RESIZE, SAME_SLOT, OVER_FILE, ALLOW, COPY_DISK, COPY_FILE, COPY_FROM, EXIT, SLOT, EXPORTS) = range(
     10
 )
-MOUNTABLE, BY_PATH, LONG_LINE, GOES_ON = range(10, 14)
+MOUNTABLE, BY_PATH, LONG_LINE, GOES_ON, RENAME = range(10, 15)
 
 
 @pytest.fixture
@@ -83,6 +83,12 @@ async def test_all_is_measured_and_nothing_is_left(doctor: Doctor) -> None:
     assert results[BY_PATH].endswith(": 1 and 0")
     assert results[LONG_LINE].startswith("accepted, 4080 characters")
     assert results[GOES_ON].startswith("yes")
+    assert results[RENAME] == (
+        "closed: accepted, read back the same; exported: refused: failure: can not change nqn "
+        "while exported, not read back the same; connected, then closed: loses it (it hung up); "
+        "renamed: accepted, read back the same, and loses it (it hung up); the old name: refused "
+        "(status 0x182 (connect: invalid parameters)); the new name: admitted"
+    )
     assert all(finding.how for finding in found.unknowns)
     beyond = {QUESTIONS[number].text for number in (SAME_SLOT, COPY_DISK, EXPORTS, MOUNTABLE)}
     assert {finding.question for finding in found.unknowns if finding.missing} == beyond
@@ -119,7 +125,7 @@ async def test_a_target_that_announces_nothing(doctor: Doctor, export: UserTarge
     "measure",
     [
         *(measures.resize, measures.over_file, measures.allow_host),
-        *(measures.copy_settings, measures.copy_disk),
+        *(measures.copy_settings, measures.copy_disk, measures.rename),
     ],
 )
 async def test_without_a_way_to_the_target_what_ssh_tells_is_measured(
@@ -212,6 +218,9 @@ async def test_without_write_every_question_is_still_there(doctor: Doctor) -> No
             measures.resize,
             "exported: RouterOS says: failure: can not resize",
         ),
+        ("rename", "refused", measures.rename, "closed: refused: failure: can not change nqn"),
+        ("rename", "ignored", measures.rename, "closed: accepted, not read back the same"),
+        ("rename", "open", measures.rename, "exported: accepted, read back the same"),
         ("slot_limit", 32, measures.long_slot, "refused: RouterOS says: value of slot is too long"),
         ("exit_status", 1, measures.exit_status, "unknown command: 1"),
         ("preallocate", "no", measures.copy_file, "perhaps a reflink"),

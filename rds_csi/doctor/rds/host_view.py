@@ -73,6 +73,22 @@ async def admission(bench: Bench, volume: Volume, restrict: Callable[..., Awaita
     return "; ".join(found)
 
 
+async def hand_over(
+    bench: Bench, volume: Volume, rename: Callable[[str], Awaitable[str]], nqn: str
+) -> str:
+    """What becomes of who is connected when it is closed and renamed, and who gets in then."""
+    await bench.export(volume, exported=True)
+    async with bench.connection(volume) as host:
+        await bench.export(volume, exported=False)
+        found = [f"connected, then closed: {await _lives(host.read)}"]
+        found.append(f"renamed: {await rename(nqn)}, and {await _lives(host.read)}")
+    await bench.export(volume, exported=True)
+    for name, asked in (("the old name", volume.nqn), ("the new name", nqn)):
+        found.append(f"{name}: {await _admitted(bench, volume._replace(nqn=asked), HOSTS[0])}")
+    await bench.export(volume, exported=False)
+    return "; ".join(found)
+
+
 async def _admitted(bench: Bench, volume: Volume, host: str) -> str:
     try:
         async with bench.connection(volume, host) as connection:

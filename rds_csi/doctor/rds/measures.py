@@ -154,6 +154,27 @@ async def allow_host(bench: Bench) -> Measured:
         return await _seen(measured, host_view.admission(bench, volume, restrict))
 
 
+async def rename(bench: Bench) -> Measured:
+    """Three names, given while the export is closed, open, and handed over."""
+    async with bench.volume() as volume:
+        closed, opened, handed_over = (f"{volume.nqn}.{number}" for number in (1, 2, 3))
+
+        async def named(nqn: str) -> str:
+            tried = await _try(bench, trials.rename(volume, nqn))
+            disk = tried.disk()
+            kept = disk is not None and disk.nqn == nqn
+            return f"{tried.text}, {'' if kept else 'not '}read back the same"
+
+        results = [f"closed: {await named(closed)}"]
+        await bench.export(volume, exported=True)
+        results.append(f"exported: {await named(opened)}")
+        await bench.export(volume, exported=False)
+        measured = Measured("; ".join(results), "set on a scratch volume, read back")
+        now = (await bench.disks.get(volume.slot)).nqn
+        look = host_view.hand_over(bench, volume._replace(nqn=now), named, handed_over)
+        return await _seen(measured, look)
+
+
 async def copy_disk(bench: Bench) -> Measured:
     """Copy one scratch volume to another."""
     async with bench.volume() as source, bench.volume() as target:

@@ -87,6 +87,10 @@ QUESTIONS: Final = (
     Question("Is `where file-path=` compared with the leading slash?", measures.find_by_path),
     Question("Is a line as long as the driver's longest accepted?", measures.long_line, False),
     Question("Does a command go on when its channel closes?", measures.goes_on),
+    Question(
+        "Can an export be renamed, and does closing or renaming it end live sessions?",
+        measures.rename,
+    ),
 )
 """The first eleven are the notes' own; the others, the driver's further assumptions."""
 

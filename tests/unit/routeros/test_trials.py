@@ -39,6 +39,7 @@ def test_the_longest_probe_fits_a_line() -> None:
         lambda bad: trials.over_file(volume(path=bad), 1),
         lambda bad: trials.allow(volume(), (bad,)),
         lambda bad: trials.allow_later(volume(), bad, 1),
+        lambda bad: trials.rename(volume(), bad),
         lambda bad: trials.copy_settings(volume(bad), volume()),
         lambda bad: trials.copy_settings(volume(), volume(path=bad)),
         lambda bad: trials.copy_file(volume(), volume(path=bad)),
@@ -68,6 +69,7 @@ CHANGES: dict[str, tuple[str, list[str], set[str]]] = {
     ),
     "allow": (trials.allow(volume(), ("nqn.a", "nqn.b")), ["/disk/set"], set()),
     "allow_later": (trials.allow_later(volume(), "nqn.a", 5), ["/disk/set"], set()),
+    "rename": (trials.rename(volume(), "nqn.2000-02.com.mikrotik:a"), ["/disk/set"], set()),
     "copy_settings": (
         trials.copy_settings(volume(), volume(OTHER)),
         ["/disk/add"],
