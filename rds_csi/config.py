@@ -98,7 +98,7 @@ class DriverConfig:
         return f"{self.driver_name}/{self.cluster_id}"
 
     def nqn(self, volume_id: str) -> str:
-        """The NQN under which a volume is exported."""
+        """The NQN of an export that no node has had yet."""
         return export_nqn(self.nqn_prefix, volume_id, 0)
 
 
@@ -108,7 +108,8 @@ class ControllerConfig:
 
     ``rds_host_keys`` are OpenSSH public keys, one pinned per key the RDS may show.
     ``reserve`` bytes of the pool stay free. Key and host keys come from files or values; their
-    contents never show in a ``repr``.
+    contents never show in a ``repr``. ``rename_exports``: each hand-over gives the export a name of
+    its own, so that the RDS itself refuses former holders.
     """
 
     rds_address: str
@@ -121,6 +122,7 @@ class ControllerConfig:
     defaults: VolumeParameters = field(default_factory=VolumeParameters)
     reserve: int = 1024**3
     list_page: int = 500
+    rename_exports: bool = True
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching anything."""

@@ -116,6 +116,11 @@ controller_options = options(
     option("--volume-path", default="", help="Directory for volumes, like raid10/csi."),
     option("--reserve", type=int, default=1024**3, help="Bytes of the pool that stay free."),
     option("--list-page", type=int, default=500, help="Volumes in one answer of ListVolumes."),
+    option(
+        "--rename-exports/--keep-export-names",
+        default=True,
+        help="Name an export anew at each hand-over: the RDS then refuses former holders.",
+    ),
 )
 
 node_options = options(

@@ -19,7 +19,7 @@ from rds_csi.errors import (
 )
 from rds_csi.model.host_identity import host_identity
 from rds_csi.model.record import Record
-from rds_csi.model.volume import is_legacy_id
+from rds_csi.model.volume import export_nqn, is_legacy_id
 from rds_csi.routeros import Disk, Disks
 from rds_csi.runtime.clock import Clock
 
@@ -33,11 +33,15 @@ _REMEMBERED: Final = 4096
 class Records:
     """The records of our volumes, over a ``Disks`` backend."""
 
-    def __init__(self, disks: Disks, owner: str, cluster_id: str, clock: Clock) -> None:
+    def __init__(
+        self, disks: Disks, owner: str, cluster_id: str, clock: Clock, *, nqn_prefix: str = ""
+    ) -> None:
+        """``nqn_prefix`` begins the names that exports get; empty: they keep those they have."""
         self._disks = disks
         self._owner = owner
         self._cluster_id = cluster_id
         self._clock = clock
+        self._nqn_prefix = nqn_prefix
         self._known: OrderedDict[str, Disk] = OrderedDict()
 
     def remember(self, disk: Disk) -> None:
@@ -103,6 +107,9 @@ class Records:
     async def _write(self, disk: Disk, record: Record) -> Disk:
         # Forgotten first: should this be cut off, nobody knows what stands there now.
         self.forget(disk.slot)
+        nqn = self._new_name(disk, record)
+        if nqn:
+            log.info("the export gets a new name", volume=disk.slot, nqn=nqn, before=disk.nqn)
         changed = await self._disks.change(
             disk.slot,
             disk.comment,
@@ -110,6 +117,7 @@ class Records:
             exported=bool(record.nodes),
             allowed_host=self._allowed_host(record),
             opens=bool(record.nodes) and not disk.exported,
+            nqn=nqn,
         )
         self.remember(changed)
         return changed
@@ -129,6 +137,20 @@ class Records:
             volume=disk.slot,
             advice=f"ours begins with owner {self._owner!r}; see --cluster-id",
         )
+
+    def _new_name(self, disk: Disk, record: Record) -> str:
+        """The name by which the volume is handed over; empty where the export keeps its own.
+
+        Only the first holder after there was none is told a new name. Whoever has the volume
+        knows the one it has, plain from before exports had generations or not, and so may nodes
+        of the Go driver, which leaves no record and every export open.
+        """
+        before = disk.record.generation if disk.record is not None else 0
+        if not self._nqn_prefix or record.generation == before:
+            return ""
+        if disk.record is None and disk.exported:
+            return ""
+        return export_nqn(self._nqn_prefix, disk.slot, record.generation)
 
     def _allowed_host(self, record: Record) -> str:
         """Whom the export is restricted to; RouterOS documents no way to name several hosts."""

@@ -13,6 +13,7 @@ from typing import Final
 import structlog
 
 from rds_csi.controller.admission import admit, dedicate
+from rds_csi.controller.existing import require_same
 from rds_csi.controller.pages import Listing
 from rds_csi.controller.records import Records
 from rds_csi.csi import v1 as csi
@@ -24,7 +25,6 @@ from rds_csi.errors import (
     NotReady,
     SizeOutOfRange,
     Unavailable,
-    VolumeMismatch,
     VolumeNotFound,
 )
 from rds_csi.model.access import Capability, minimum_size
@@ -34,7 +34,6 @@ from rds_csi.model.node_id import check_node
 from rds_csi.model.parameters import VolumeParameters
 from rds_csi.model.record import Record, owner_tag
 from rds_csi.model.volume import (
-    CapacityRange,
     check_name,
     check_volume_id,
     export_nqn,
@@ -67,11 +66,15 @@ _CAPABILITIES: Final = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ControllerSettings:
-    """``owner`` marks our records; ``reserve`` is in bytes, ``list_page`` in volumes."""
+    """``owner`` marks our records; ``reserve`` is in bytes, ``list_page`` in volumes.
+
+    ``rename_exports``: each hand-over gives the export a name of its own.
+    """
 
     owner: str
     cluster_id: str
     nqn_prefix: str
+    rename_exports: bool = True
     defaults: VolumeParameters
     reserve: int = 0
     list_page: int = 500
@@ -86,7 +89,13 @@ class Controller(csi.ControllerBase):
         self._disks = disks
         self._settings = settings
         self._clock = clock or SystemClock()
-        self._records = Records(disks, settings.owner, settings.cluster_id, self._clock)
+        self._records = Records(
+            disks,
+            settings.owner,
+            settings.cluster_id,
+            self._clock,
+            nqn_prefix=settings.nqn_prefix if settings.rename_exports else "",
+        )
         self._listing = Listing(disks, self._clock, settings.list_page)
 
     # Volumes
@@ -122,7 +131,7 @@ class Controller(csi.ControllerBase):
             record=record,
         )
         if existed:
-            _require_same(disk, record, parameters, capacity)
+            require_same(disk, record, parameters, capacity)
         self._records.remember(disk)
         return csi.CreateVolumeResponse(
             volume=csi.Volume(
@@ -130,7 +139,7 @@ class Controller(csi.ControllerBase):
                 volume_id=slot,
                 volume_context=volume_context(
                     replace(parameters, nvme_port=disk.port),
-                    disk.nqn,
+                    self._nqn(slot),
                     keep_address=ADDRESS_KEY in message.parameters,
                 ),
             )
@@ -325,6 +334,7 @@ class Controller(csi.ControllerBase):
         return VolumeParameters.parse(parameters, self._settings.defaults)
 
     def _nqn(self, slot: str) -> str:
+        """The name that a new export has, and that stands in every PersistentVolume for good."""
         return export_nqn(self._settings.nqn_prefix, slot, 0)
 
 
@@ -361,35 +371,3 @@ def _volume(disk: Disk) -> csi.Volume:
 
 def _nodes(disk: Disk) -> list[str]:
     return [entry.node for entry in disk.record.nodes] if disk.record else []
-
-
-def _require_same(
-    disk: Disk, record: Record, parameters: VolumeParameters, capacity: CapacityRange
-) -> None:
-    """Raise :class:`VolumeMismatch` unless the disk is what this request would have made."""
-    found = disk.record
-    if found is None or found.owner != record.owner:
-        raise NotOurs(
-            f"slot {disk.slot} is taken by a disk that is not ours: {disk.comment[:200]!r}",
-            volume=disk.slot,
-        )
-    differences = [
-        f"{what} {has!r} instead of {wanted!r}"
-        for what, has, wanted in (
-            ("name", found.name, record.name),
-            ("access", found.access, record.access),
-            ("fencing", found.fencing, record.fencing),
-            ("volumePath", disk.file_path.rpartition("/")[0], parameters.volume_path),
-            ("nvmePort", disk.port, parameters.nvme_port),
-        )
-        if has != wanted
-    ]
-    if not capacity.allows(disk.size):
-        differences.append(
-            f"{disk.size} bytes, outside of {capacity.required} to {capacity.limit or 'any'}"
-        )
-    if differences:
-        raise VolumeMismatch(
-            f"a volume named {record.name!r} exists with {'; '.join(differences)}",
-            volume=disk.slot,
-        )

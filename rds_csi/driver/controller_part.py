@@ -38,6 +38,7 @@ def controller_part(
             defaults=settings.defaults,
             reserve=settings.reserve,
             list_page=settings.list_page,
+            rename_exports=settings.rename_exports,
         ),
     )
     background = watch.services(session, config.owner, settings) if watch is not None else {}

@@ -98,8 +98,8 @@ def check_nqn(nqn: str) -> str:
 class ExportName:
     """What the NQN of an export says: which volume it is, and under which of its hand-overs.
 
-    ``generation`` 0 is the plain name, which this version gives to every export. The others are
-    read, so that a node meets a controller that gives them without taking one for a stranger's.
+    ``generation`` 0 is the plain name: of an export that no node has had yet, and of one whose
+    holders have it since before exports were named by generations.
     """
 
     prefix: str

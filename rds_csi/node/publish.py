@@ -73,15 +73,18 @@ class Publisher:
         generation, or the mode allows no second target; :class:`VolumeMismatch` where the target
         shows something else.
         """
+        found = await self._store.read(wanted.volume)
         namespace = self._initiator.find(wanted.target.nqn)
         if namespace is None:
+            if self._volumes.nqns(wanted.volume):
+                # Connected by the name of an older hand-over, perhaps.
+                await self._handovers.require(wanted.volume, wanted.generation, found)
             raise FailedPrecondition("it is not staged: not connected", volume=wanted.volume)
         device = self._volumes.device(wanted.target.nqn, namespace)
         if wanted.block:
             self._require_block(wanted, device)
         else:
             self._require_mounted(wanted, namespace)
-        found = await self._store.read(wanted.volume)
         await self._handovers.require(wanted.volume, wanted.generation, found)
         record = found or wanted.record()
         if await self._is_published(wanted, record, device):

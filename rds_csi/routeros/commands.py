@@ -142,11 +142,17 @@ def change(
     allowed_host: str,
     base_path: str,
     opens: bool = False,
+    nqn: str = "",
 ) -> str:
     """Write record and export in one step, if the comment still is ``expected``; print the disk.
 
     ``opens``: the export is not open yet. The target fixes a namespace's size when it is exported,
     so that is never done over a file out of reach.
+
+    ``nqn`` is the name that the export gets, empty where it keeps its own. It gets it while it is
+    closed, and before the record says who has the volume: a line that ends between two steps
+    leaves a closed export and the old record, which the next one begins with again. "no-rename"
+    where RouterOS does not take the name.
 
     Whether it was written shows in what is printed.
     """
@@ -164,14 +170,31 @@ def change(
     guard = "" if expected else require_ours(slot, record.owner, base_path)
     if exported and not expected:
         guard = block(guard, require_unmounted())
-    reach = require_size(slot) if opens else ""
-    swap = when(f"$csiText = ($csiSame . {quote(expected[len(same) :])})", guard, write)
+    reach = require_size(slot) if opens or nqn else ""
+    name = _rename(nqn) if nqn else ""
+    swap = when(f"$csiText = ($csiSame . {quote(expected[len(same) :])})", guard, name, write)
     return locked(
         slot,
         f":local csiSame {quote(same)}",
         find_disk(),
         when("[:len $csiDisk] = 1", read_path(), reach, read_comment(), swap),
         show(slot),
+    )
+
+
+def _rename(nqn: str) -> str:
+    """Close the export of ``csiDisk`` and give it another name, proven by reading it back."""
+    shown = "[:tostr [/disk/get ($csiDisk->0) nvme-tcp-server-nqn]]"
+    return block(
+        f":local csiName {quote(check_subsystem_nqn(nqn))}",
+        "/disk/set ($csiDisk->0) nvme-tcp-export=no",
+        attempt(
+            "/disk/set ($csiDisk->0) nvme-tcp-server-nqn=$csiName",
+            failed=refuse("no-rename", "$csiSaid"),
+            name="csiSaid",
+        ),
+        wait_until(f"{shown} = $csiName"),
+        when(f"{shown} != $csiName", refuse("no-rename", shown)),
     )
 
 

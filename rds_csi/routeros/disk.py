@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
+from rds_csi.errors import RouterOSError, VolumeInUse
 from rds_csi.model.access import FILE_SYSTEMS
 from rds_csi.model.record import Record
 from rds_csi.model.volume import is_legacy_id
@@ -70,6 +71,26 @@ class Disk:
             and self.file_path.startswith(f"{base_path}/")
             and self.file_path.endswith(f"/{self.slot}.img")
         )
+
+    def require_export(self, exported: bool, allowed_host: str, nqn: str) -> None:
+        """Raise :class:`RouterOSError` unless it is exported so: open or closed, to whom, as what.
+
+        And :class:`VolumeInUse` where RouterOS itself may have mounted what a node is to use.
+        """
+        shown = (self.exported, self.allowed_host, self.nqn)
+        if shown != (exported, allowed_host, nqn):
+            raise RouterOSError(
+                f"RouterOS shows export {self.exported} to {self.allowed_host or 'any host'!r} as "
+                f"{self.nqn!r} instead of {exported} to {allowed_host or 'any host'!r} as {nqn!r}",
+                volume=self.slot,
+            )
+        if exported and (self.mountable or self.mount_point):
+            raise VolumeInUse(
+                f"RouterOS shows mount-filesystem {self.mountable}, mount-point "
+                f"{self.mount_point!r}: it may have mounted the file system a node is to use",
+                volume=self.slot,
+                advice=f"/disk/set {self.slot} mount-filesystem=no, and see that it is not mounted",
+            )
 
 
 def _file_system(value: Any) -> str:

@@ -38,7 +38,13 @@ def problems(disk: Disk) -> list[Problem]:
 
 
 def _names_it(disk: Disk) -> bool:
-    """Whether a node would look for the name: the plain one, or that of the last hand-over."""
+    """Whether a node that has the volume may look for the name.
+
+    It is that of the last hand-over; or an older one, the plain one too, where exports keep their
+    names or kept them then. While nobody has it, a hand-over that was broken off may have left the
+    next one's.
+    """
     name = read_nqn(disk.nqn)
-    generation = disk.record.generation if disk.record is not None else 0
-    return name is not None and name.volume == disk.slot and name.generation in (0, generation)
+    if name is None or name.volume != disk.slot:
+        return False
+    return disk.record is None or not disk.record.nodes or name.generation <= disk.record.generation

@@ -29,7 +29,6 @@ from rds_csi.errors import (
     ReplyTooLong,
     RouterOSError,
     Unavailable,
-    VolumeInUse,
     VolumeNotFound,
 )
 from rds_csi.model.record import Record, owner_prefixes
@@ -189,12 +188,14 @@ class Disks:
         exported: bool,
         allowed_host: str = "",
         opens: bool = False,
+        nqn: str = "",
     ) -> Disk:
         """Write record, export and allowed host at once, if the comment still is ``expected``.
 
         Fine if they stand there already. Raises :class:`ConcurrentChange`, with the disk as it is
         now, if the comment is another one, or somebody wrote at the same time and later; and
-        where that ``opens`` the export, :class:`PoolAway` while the disk shows no size.
+        where that ``opens`` the export, :class:`PoolAway` while the disk shows no size. With
+        ``nqn`` the export gets that name; :class:`NotReady` where the RDS refuses it.
         """
         if record.owner != self._owner:
             raise NotOurs(f"a record of {record.owner!r} is not ours to write", volume=slot)
@@ -208,24 +209,13 @@ class Disks:
             allowed_host=allowed_host,
             base_path=self._base_path,
             opens=opens,
+            nqn=nqn,
         )
         reply = _succeeded(await self._write(slot, command), slot)
         disk = self._ours(_existing(_disks(reply, "disk"), slot))
         if disk.comment != record.encode():
             raise ConcurrentChange("its record is another one by now", volume=slot, disk=disk)
-        if disk.exported != exported or disk.allowed_host != allowed_host:
-            raise RouterOSError(
-                f"RouterOS shows export {disk.exported} to {disk.allowed_host or 'any host'!r} "
-                f"instead of {exported} to {allowed_host or 'any host'!r}",
-                volume=slot,
-            )
-        if exported and (disk.mountable or disk.mount_point):
-            raise VolumeInUse(
-                f"RouterOS shows mount-filesystem {disk.mountable}, mount-point "
-                f"{disk.mount_point!r}: it may have mounted the file system a node is to use",
-                volume=slot,
-                advice=f"/disk/set {slot} mount-filesystem=no, and see that it is not mounted",
-            )
+        disk.require_export(exported, allowed_host, nqn or disk.nqn)
         return disk
 
     async def expand(self, slot: str, size: int) -> Disk:

@@ -74,6 +74,12 @@ REFUSALS: Final[dict[str, Meaning]] = {
         "the RDS itself has its file system mounted and does not let go of it",
         "see mount-point in /disk/print; two that write to it would destroy it",
     ),
+    "no-rename": Meaning(
+        NotReady,
+        "the RDS does not give its export the name of this hand-over: {said}",
+        "it is attached to nobody; with --keep-export-names (Helm: rds.renameExports: false) "
+        "exports keep their names, and the RDS does not refuse a former holder that comes back",
+    ),
     "no-disk": Meaning(VolumeNotFound, "the RDS has no such disk"),
     "many-files": Meaning(
         FailedPrecondition,
@@ -165,7 +171,8 @@ def explain(text: str, *, volume: str = "", **names: str) -> DriverError:
     if found and reason in REFUSALS:
         meaning = REFUSALS[reason]
         gaps = dict.fromkeys(("file", "files", "directory", "nodes"), "?") | names
-        gaps |= {"pool": found[2] or "?", "free": found[3] or "?"}
+        said = excerpt(text[found.end(1) :].strip()) or "(nothing)"
+        gaps |= {"pool": found[2] or "?", "free": found[3] or "?", "said": said}
         return meaning.error(
             meaning.what.format(**gaps), volume=volume, advice=meaning.advice.format(**gaps)
         )

@@ -141,6 +141,7 @@ WRONG: list[tuple[str, Any]] = [
     ("rds/channels", 21),
     ("rds/reserveBytes", -1),
     ("rds/reserveBytes", "1Gi"),
+    ("rds/renameExports", "no"),
     ("logging/level", "trace"),
     ("logging/format", "text"),
     ("controller/replicas", 0),

@@ -102,7 +102,7 @@ async def a_life(controller: Controller) -> None:
             volume_id=volume, node_id=node, volume_capability=CAPABILITY
         )
     )
-    assert published.publish_context["nqn"].endswith(volume)
+    assert published.publish_context["nqn"].endswith(f":{volume}.1")
     grown = await controller.controller_expand_volume(
         csi.ControllerExpandVolumeRequest(
             volume_id=volume, capacity_range=csi.CapacityRange(required_bytes=2 * GIB)

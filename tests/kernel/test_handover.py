@@ -1,7 +1,7 @@
 """A mount outlives a forced detach, and the volume comes back after another node had it.
 
-The other node is played on the RDS itself, over a loop device on the volume's file: one kernel
-would give two hosts of one subsystem the same device.
+The other node is played on the RDS itself, over a loop device on the volume's file. Two nodes with
+kernels of their own are in ``test_fencing.py``, as far as one kernel can be two.
 """
 
 import os
@@ -15,9 +15,11 @@ from grpclib.exceptions import GRPCError
 from rds_csi.csi import v1 as csi
 from rds_csi.demo.kubelet import Claim, Kubernetes
 from rds_csi.model.node_id import make_node_id
+from tests.kernel.test_give_up import give_up
 from tests.kernel.test_resilience_target import OBEYS
-from tests.lab import volumes
+from tests.lab import node, volumes
 from tests.lab.application import tell
+from tests.lab.kernel_log import KernelLog
 from tests.lab.volumes import volume
 from tests.lab.waiting import until
 from tests.lab.world import BASE, World
@@ -28,9 +30,6 @@ pytestmark = [
 ]
 
 _OTHER: Final = make_node_id("lab", "node-2")
-_QUIET: Final = ("noatime", "noinit_itable")
-"""What an idle ext4 writes by itself goes to the volume as soon as the kernel reconnects, whoever
-had it meanwhile: only another name of the export can keep that off. Here it is about the driver."""
 _AT: Final = 1024**2
 """Where a raw volume is written, in bytes."""
 
@@ -42,7 +41,6 @@ async def test_the_old_mount_is_not_given_back_and_overwrites_nothing(
         volume(f"back-{access}", access, reconnectDelay=1, fencing="hostNqn")
         for access in ("ext4", "block")
     ]
-    claims[0].mount_flags = _QUIET
     await volumes.bring_up(kubernetes, *claims)
     for each in claims:
         write(each, b"ours")
@@ -55,8 +53,16 @@ async def test_the_old_mount_is_not_given_back_and_overwrites_nothing(
         await attach(kubernetes, each, _OTHER)
         write_elsewhere(world, each)
         await detach(kubernetes, each, _OTHER)
+        before = volumes.controller(each)
         await kubernetes.attach(each)
-        await until(lambda each=each: volumes.state(each) == "live", "it is back by itself")  # type: ignore[misc]
+        # By the name that the kernel knows, it never comes back.
+        assert before is not None
+        words = f"{before.name}: Failed reconnect attempt"
+        log = KernelLog()
+        await until(lambda log=log, words=words: len(log.lines(words)) >= 3, "it is turned away")  # type: ignore[misc]
+        log.close()
+        assert [found for found in node.controllers() if found.nqn == before.nqn] == [before]
+        assert volumes.state(each) == "gone"
 
     for each in claims:
         for target in (each.target, each.target.with_name("another")):
@@ -65,6 +71,8 @@ async def test_the_old_mount_is_not_given_back_and_overwrites_nothing(
         tell(said)
         assert "StaleGeneration" in await volumes.health(kubernetes, each)
 
+        # What is mounted can write nothing any more, not even its end: that is given up first.
+        assert (await give_up(each)).returncode == 0
         await kubernetes.unmount(each)
         check(world, each)
         await kubernetes.mount(each)

@@ -49,7 +49,8 @@ class TestLife:
         assert volume.volume_context["keepAliveTmo"] == "0"
         assert not rds.disk(volume.volume_id).exported
         context = await publish(controller, volume)
-        assert context["nqn"] == volume.volume_context["nqn"]
+        # What is frozen in the PersistentVolume is the name of before any hand-over.
+        assert context["nqn"] == volume.volume_context["nqn"] + ".1"
         assert context["nvmeAddress"] == "10.0.0.5"
         assert rds.disk(volume.volume_id).exported
         assert await expand(controller, volume.volume_id, 128 * MIB) == 128 * MIB

@@ -19,7 +19,7 @@ import pytest
 
 from rds_csi.model.access import AccessMode
 from rds_csi.model.record import Publication, Record
-from rds_csi.model.volume import MIB
+from rds_csi.model.volume import MIB, export_nqn
 from rds_csi.routeros import commands, fragments
 from rds_csi.routeros.failures import is_locked
 from rds_csi.routeros.quoting import wrap
@@ -45,6 +45,7 @@ def change(before: Record, after: Record) -> str:
         exported=bool(after.nodes),
         allowed_host="",
         base_path=BASE,
+        nqn=export_nqn(PREFIX, SLOT, after.generation) if after.nodes else "",
     )
 
 

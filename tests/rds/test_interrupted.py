@@ -24,7 +24,7 @@ from .calls import (
     published,
     unpublish,
 )
-from .conftest import Rds
+from .conftest import PREFIX, Rds
 
 FAULTS: list[FaultKind] = ["drop-before", "drop-after", "truncate"]
 
@@ -53,6 +53,15 @@ class TestKilled:
         await killed(rds, fault, "/disk/set", lambda each: publish(each, volume))
         assert await published(controller, volume) == [NODE_A]
         assert rds.disk(volume.volume_id).exported
+
+    async def test_in_publish_by_which_the_export_gets_its_name(
+        self, rds: Rds, controller: Controller, fault: FaultKind
+    ) -> None:
+        """Whatever became of the first one, node and RDS agree on one name, of one hand-over."""
+        volume = await create(controller)
+        told = await killed(rds, fault, "server-nqn=[$]csiName", lambda each: publish(each, volume))
+        assert told["nqn"] == rds.disk(volume.volume_id).nqn == f"{PREFIX}:{volume.volume_id}.1"
+        assert told["generation"] == "1"
 
     async def test_in_publish_and_then_moved(
         self, rds: Rds, controller: Controller, fault: FaultKind

@@ -9,11 +9,12 @@ from rds_csi.controller.records import Records
 from rds_csi.errors import ConcurrentChange, DriverError, OutcomeUnknown, VolumeInUse
 from rds_csi.model.access import AccessMode
 from rds_csi.model.record import Publication, Record
-from rds_csi.model.volume import volume_id
+from rds_csi.model.volume import export_nqn, volume_id
 from rds_csi.routeros import Disk
 from rds_csi.runtime.clock import SystemClock
 
 OWNER = "d/c"
+PREFIX = "nqn.2000-02.com.mikrotik"
 SLOT = volume_id("one")
 A = Publication("a", AccessMode.SINGLE_NODE_WRITER)
 B = Publication("b", AccessMode.SINGLE_NODE_WRITER)
@@ -42,6 +43,8 @@ class FakeRds:
 
     stored: Disk
     asked: list[str] = field(default_factory=list)
+    names: list[str] = field(default_factory=list)
+    """The name that each change gave the export; empty: none."""
     ending: BaseException | None = None
 
     async def get(self, slot: str) -> Disk:
@@ -58,13 +61,17 @@ class FakeRds:
         exported: bool,
         allowed_host: str = "",
         opens: bool = False,
+        nqn: str = "",
     ) -> Disk:
         assert slot == self.stored.slot
+        self.names.append(nqn)
         assert opens == (bool(record.nodes) and not self.stored.exported)
         self.asked.append("change")
         if expected != self.stored.comment:
             raise ConcurrentChange("its record is another one by now", disk=self.stored)
-        self.stored = disk(record, exported=exported, allowed_host=allowed_host)
+        self.stored = disk(
+            record, exported=exported, allowed_host=allowed_host, nqn=nqn or self.stored.nqn
+        )
         ending, self.ending = self.ending, None
         if ending is not None:
             raise ending
@@ -78,7 +85,12 @@ def rds() -> FakeRds:
 
 @pytest.fixture
 def records(rds: FakeRds) -> Records:
-    return Records(rds, OWNER, "c", SystemClock())  # type: ignore[arg-type]
+    return keeping(rds, PREFIX)
+
+
+def keeping(rds: FakeRds, nqn_prefix: str) -> Records:
+    clock = SystemClock()
+    return Records(rds, OWNER, "c", clock, nqn_prefix=nqn_prefix)  # type: ignore[arg-type]
 
 
 async def test_what_was_answered_last_saves_the_read(rds: FakeRds, records: Records) -> None:
@@ -180,3 +192,76 @@ async def test_an_error_without_the_disk_is_passed_on(rds: FakeRds, records: Rec
     with pytest.raises(DriverError, match="while the RDS"):
         await records.change(SLOT, lambda record: record.with_node(A))
     assert rds.asked == ["get", "change"]
+
+
+class TestNames:
+    """An export gets the name of a hand-over, and nobody's name is taken from under him."""
+
+    async def test_each_first_holder_is_given_a_name_that_none_had(
+        self, rds: FakeRds, records: Records
+    ) -> None:
+        for entry in (A, B, B):
+            await records.change(SLOT, lambda record, entry=entry: record.with_node(entry))  # type: ignore[misc]
+            await records.change(SLOT, lambda record: record.without_node(""))
+        names = [export_nqn(PREFIX, SLOT, generation) for generation in (1, 2, 3)]
+        # Closing it changes no name: the next hand-over does.
+        assert rds.names == [names[0], "", names[1], "", names[2], ""]
+
+    async def test_holders_at_the_same_time_share_a_name(
+        self, rds: FakeRds, records: Records
+    ) -> None:
+        for change in (
+            lambda record: record.with_node(A),
+            lambda record: record.with_node(B),
+            lambda record: record.without_node("a"),
+            lambda record: record.with_node(A),
+        ):
+            await records.change(SLOT, change)
+        assert rds.names == [export_nqn(PREFIX, SLOT, 1), "", "", ""]
+
+    async def test_what_is_held_at_an_upgrade_keeps_its_name_until_it_is_handed_over(
+        self, rds: FakeRds, records: Records
+    ) -> None:
+        assert rds.stored.record is not None
+        held = rds.stored.record.with_node(A)
+        text = held.encode("rds-csi/1")
+        old = Record.parse(text)
+        assert old is not None
+        rds.stored = replace(disk(old), comment=text)
+        again = await records.change(SLOT, lambda record: record.with_node(A))
+        assert again.nqn == rds.stored.nqn == "nqn.2000-02.com.mikrotik:x"
+        assert rds.stored.comment.startswith("rds-csi/2 ")
+        await records.change(SLOT, lambda record: record.without_node("a"))
+        new = await records.change(SLOT, lambda record: record.with_node(B))
+        assert new.nqn == export_nqn(PREFIX, SLOT, 1)
+        assert rds.names == ["", "", new.nqn]
+
+    async def test_an_open_export_of_the_go_driver_keeps_its_name(self) -> None:
+        """A node of that driver may have it connected this very moment."""
+        slot = "pvc-0f923194-922a-5dd8-b376-c2c6ccb56dd8"
+        for exported, name in ((True, ""), (False, export_nqn(PREFIX, slot, 1))):
+            foreign = replace(
+                disk(Record(owner=OWNER, name="x", created=1, access="")),
+                slot=slot,
+                comment="",
+                record=None,
+                exported=exported,
+            )
+            rds = FakeRds(foreign)
+            records = keeping(rds, PREFIX)
+            await records.change(slot, lambda record: record.with_node(A))
+            assert rds.names == [name]
+            rds.stored = replace(rds.stored, slot=slot)
+            records.forget(slot)
+            await records.change(slot, lambda record: record.without_node("a"))
+            rds.stored = replace(rds.stored, slot=slot)
+            records.forget(slot)
+            await records.change(slot, lambda record: record.with_node(B))
+            assert rds.names[-1] == export_nqn(PREFIX, slot, 2)
+
+    async def test_without_a_prefix_exports_keep_their_names(self, rds: FakeRds) -> None:
+        records = keeping(rds, "")
+        held = await records.change(SLOT, lambda record: record.with_node(A))
+        assert held.record is not None
+        assert held.record.generation == 1
+        assert rds.names == [""]

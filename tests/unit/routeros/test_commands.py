@@ -55,6 +55,7 @@ def change(
     *,
     exported: bool = True,
     opens: bool = True,
+    nqn: str = "",
 ) -> Script:
     return Script(
         commands.change(
@@ -65,6 +66,7 @@ def change(
             allowed_host="",
             base_path=BASE,
             opens=opens,
+            nqn=nqn,
         )
     )
 
@@ -86,6 +88,7 @@ def every(slot: str) -> dict[str, Script]:
         "system": Script(commands.system()),
         "create": create(slot),
         "open": change(slot),
+        "hand over": change(slot, nqn=f"nqn.2000-02.com.mikrotik:{slot}.7"),
         "close": change(slot, exported=False, opens=False),
         "adopt": change(slot, expected=""),
         "expand": expand(slot),
@@ -100,6 +103,7 @@ CHANGES = {
     "system": [],
     "create": ["/disk/add", "/file/remove"],
     "open": ["/disk/set"],
+    "hand over": ["/disk/set", "/disk/set", "/disk/set"],
     "close": ["/disk/set"],
     "adopt": ["/disk/set", "/disk/set"],
     "expand": ["/disk/set"],
@@ -113,6 +117,7 @@ PROOFS = {
     | {"no-directory"},
     ("create", "/file/remove"): {"leftover-file", "not-mounted"},
     ("open", "/disk/set"): {"many-disks", "no-size"},
+    ("hand over", "/disk/set"): {"many-disks", "no-size"},
     ("close", "/disk/set"): {"many-disks"},
     ("adopt", "/disk/set"): {"many-disks", "no-size", "not-ours"},
     ("expand", "/disk/set"): {"many-disks", "not-ours", "no-size", "pool-gone", "not-mounted"}
@@ -177,11 +182,12 @@ def test_changes_run_under_the_lock_to_the_end_of_reading_back(slot: str, name: 
 
 @pytest.mark.parametrize("slot", SLOTS)
 def test_a_refusal_is_swallowed_by_nobody(slot: str) -> None:
-    """Only the lock, and the adding of a disk, catch errors; both tell them again."""
+    """Only the lock, the adding of a disk and a new name catch errors; all tell them again."""
     for name, script in every(slot).items():
         caught = len(script.places(":onerror "))
         # Taking the lock, the body, freeing it after an error, and freeing it at the end.
-        assert caught == (4 if CHANGES[name] else 0) + (name == "create"), name
+        own = name in ("create", "hand over")
+        assert caught == (4 if CHANGES[name] else 0) + own, name
 
 
 class TestCreate:
@@ -239,6 +245,24 @@ class TestChange:
 
     def test_only_what_opens_needs_a_size(self) -> None:
         assert "no-size" not in change(opens=False).reasons
+        assert "no-size" in change(opens=False, nqn="nqn.2000-02.com.mikrotik:a").reasons
+
+    def test_a_name_is_given_to_a_closed_export_and_proven_before_anybody_has_it(self) -> None:
+        """A line may end between any two steps: never is it open without a holder on record."""
+        name = "nqn.2000-02.com.mikrotik:a.7"
+        script = change(nqn=name)
+        close, rename, write = script.places("/disk/set ")
+        assert script.code[close:].startswith("/disk/set ($csiDisk->0) nvme-tcp-export=no;")
+        assert script.code[rename:].startswith(
+            "/disk/set ($csiDisk->0) nvme-tcp-server-nqn=$csiName}"
+        )
+        assert script.behind(":local csiName ") == [name]
+        assert script.proofs(write) - script.proofs(rename) == {"no-rename"}
+        said, kept = script.refusals("no-rename")
+        assert rename < said < kept < write
+        assert "nvme-tcp-export=yes" in script.code[write:]
+        for place in (close, rename, write):
+            assert '$csiText = ($csiSame . "")' in script.conditions(place)
 
 
 class TestExpand:

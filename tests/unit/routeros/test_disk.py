@@ -2,7 +2,7 @@
 
 import pytest
 
-from rds_csi.errors import RouterOSError
+from rds_csi.errors import RouterOSError, VolumeInUse
 from rds_csi.routeros.disk import Capacity, Disk
 
 
@@ -69,3 +69,32 @@ def test_a_pool_without_free_space_is_not_mounted() -> None:
     assert Capacity.parse("p", {"size": "5", "free": "1 000", "fs": "xfs"}) == Capacity(
         pool="p", size=5, free=1000, file_system="xfs"
     )
+
+
+OPEN = Disk.parse(item(**{"nvme-tcp-server-allow-host-name": "nqn.host"}))
+
+
+def test_an_export_is_as_it_was_asked_for() -> None:
+    OPEN.require_export(True, "nqn.host", "nqn.x")
+
+
+@pytest.mark.parametrize(
+    ("asked", "says"),
+    [
+        ((False, "nqn.host", "nqn.x"), "export True to 'nqn.host' as 'nqn.x' instead of False"),
+        ((True, "", "nqn.x"), "instead of True to 'any host'"),
+        ((True, "nqn.host", "nqn.x.1"), "as 'nqn.x' instead of True to 'nqn.host' as 'nqn.x.1'"),
+    ],
+)
+def test_an_export_that_is_another_is_told(asked: tuple[bool, str, str], says: str) -> None:
+    with pytest.raises(RouterOSError, match=says):
+        OPEN.require_export(*asked)
+
+
+@pytest.mark.parametrize("mounted", [{"mount-filesystem": True}, {"mount-point": "pvc-1"}])
+def test_what_routeros_mounts_is_exported_to_nobody(mounted: dict[str, object]) -> None:
+    disk = Disk.parse(item(**mounted))
+    with pytest.raises(VolumeInUse, match="mount-filesystem=no"):
+        disk.require_export(True, "", "nqn.x")
+    closed = Disk.parse(item(**mounted, **{"nvme-tcp-export": False}))
+    closed.require_export(False, "", "nqn.x")

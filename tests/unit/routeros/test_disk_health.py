@@ -37,7 +37,10 @@ def found(disk: Disk) -> list[str]:
     [
         GOOD,
         replace(GOOD, nqn=export_nqn(PREFIX, SLOT, HELD.generation)),
+        replace(GOOD, record=replace(HELD, generation=5), nqn=export_nqn(PREFIX, SLOT, 3)),
+        replace(GOOD, record=replace(HELD, generation=5)),
         replace(GOOD, record=FREE, exported=False),
+        replace(GOOD, record=FREE, exported=False, nqn=export_nqn(PREFIX, SLOT, 1)),
         replace(GOOD, record=FREE, exported=True),
         replace(GOOD, record=None, comment="", exported=False),
     ],
@@ -55,7 +58,8 @@ def test_an_entry_as_we_left_it_is_healthy(disk: Disk) -> None:
         (replace(GOOD, nqn="nqn.2000-02.com.mikrotik:pvc-2"), "ExportRenamed", "pvc-2"),
         (replace(GOOD, nqn=f"{PREFIX}:x{SLOT}"), "ExportRenamed", f"x{SLOT}"),
         (replace(GOOD, nqn=export_nqn(PREFIX, SLOT, 2)), "ExportRenamed", f"{SLOT}.2"),
-        (replace(GOOD, nqn=export_nqn(PREFIX, SLOT, 1), record=None), "ExportRenamed", ".1"),
+        (replace(GOOD, nqn=f"{PREFIX}:x{SLOT}", record=None), "ExportRenamed", f"x{SLOT}"),
+        (replace(GOOD, nqn=f"{PREFIX}:x{SLOT}", record=FREE), "ExportRenamed", f"x{SLOT}"),
     ],
 )
 def test_what_is_wrong_is_told_with_what_to_look_at(disk: Disk, reason: str, says: str) -> None:

@@ -37,6 +37,7 @@ from rds_csi.routeros.reply import excerpt
         ("csi-refused leftover-file (:error; line 1)", FailedPrecondition),
         ("csi-refused not-ours", NotOurs),
         ("csi-refused pool-full 77 (:error; line 1)", PoolFull),
+        ("csi-refused no-rename failure: already in use (:error; line 1)", NotReady),
         ("csi-refused nobody-knows", RouterOSError),
     ],
 )
@@ -51,6 +52,13 @@ def test_an_unknown_text_is_kept_verbatim_and_explaining_never_fails(text: str) 
     error = explain(text)
     if type(error) is RouterOSError and text:
         assert excerpt(text) in error.what
+
+
+def test_a_refused_name_is_told_in_the_words_of_routeros() -> None:
+    error = explain("csi-refused no-rename failure: can not be changed (:error; line 1)")
+    assert "of this hand-over: failure: can not be changed" in error.what
+    assert "--keep-export-names" in error.advice
+    assert "(nothing)" in explain("csi-refused no-rename").what
 
 
 def test_every_refusal_fills_its_gaps_and_says_more_than_its_name() -> None:
