@@ -97,6 +97,16 @@ class DriverConfig:
         """Who owns the volumes: what stands in each ownership record."""
         return f"{self.driver_name}/{self.cluster_id}"
 
+    @property
+    def topology(self) -> dict[str, str]:
+        """The one segment that all nodes are in: every one of them reaches the RDS.
+
+        Without any, csi-provisioner (to 6.4.0) takes each CSIStorageCapacity for somebody else's
+        and removes it again. The kubelet labels the node with it and refuses another value later,
+        so it must never change.
+        """
+        return {f"{self.driver_name}/topology": "all-nodes"}
+
     def nqn(self, volume_id: str) -> str:
         """The NQN of an export that no node has had yet."""
         return export_nqn(self.nqn_prefix, volume_id, 0)

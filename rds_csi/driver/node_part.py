@@ -50,7 +50,7 @@ def node_part(
         states = VolumeStates(host.store, host.sysfs, host.mounts, host.identity.nqn)
         background |= watch.services(host.runner, states)
     return Part(
-        service=_service(settings, node_id, host, connector),
+        service=_service(config, settings, node_id, host, connector),
         prepare=reaper.at_start,
         background=background,
         close=host.runner.close,
@@ -87,13 +87,16 @@ def _connections(
     )
 
 
-def _service(settings: NodeConfig, node_id: str, host: Host, connector: Connector) -> Node:
+def _service(
+    config: DriverConfig, settings: NodeConfig, node_id: str, host: Host, connector: Connector
+) -> Node:
     return Node(
         NodeSettings(
             node_id=node_id,
             host_nqn=host.identity.nqn,
             kubelet_dir=settings.kubelet_dir,
             max_volumes=settings.max_volumes,
+            topology=config.topology,
         ),
         NodePorts(
             runner=host.runner,

@@ -4,7 +4,7 @@ It holds no state of its own; what it needs to know, the kernel and the staging 
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from rds_csi.csi import v1 as csi
@@ -56,13 +56,14 @@ class NodeSettings:
     """``node_id`` is reported to Kubernetes as it is; ``host_nqn`` is whom our connections name.
 
     ``max_volumes`` 0 leaves the scheduler unlimited. Paths in requests must be under
-    ``kubelet_dir``.
+    ``kubelet_dir``. ``topology`` is the segment that the node is in.
     """
 
     node_id: str
     host_nqn: str
     kubelet_dir: Path = Path("/var/lib/kubelet")
     max_volumes: int = 0
+    topology: Mapping[str, str] = field(default_factory=dict)
 
 
 class Node(csi.NodeBase):
@@ -251,7 +252,9 @@ class Node(csi.NodeBase):
         """Who this node is and how many volumes it takes."""
         del message
         return csi.NodeGetInfoResponse(
-            node_id=self._settings.node_id, max_volumes_per_node=self._settings.max_volumes
+            node_id=self._settings.node_id,
+            max_volumes_per_node=self._settings.max_volumes,
+            accessible_topology=csi.Topology(segments=dict(self._settings.topology)),
         )
 
     async def node_get_capabilities(

@@ -40,12 +40,18 @@ class Identity(csi.IdentityBase):
     async def get_plugin_capabilities(
         self, message: csi.GetPluginCapabilitiesRequest
     ) -> csi.GetPluginCapabilitiesResponse:
-        """The controller where it is offered, and growth of volumes in use."""
+        """The controller where it is offered, nodes' topology, and growth of volumes in use.
+
+        CSI asks for VOLUME_ACCESSIBILITY_CONSTRAINTS of whoever tells a node's topology. There
+        are none of volumes: CreateVolume names no topology, so any node will do.
+        """
         del message
+        topology = csi.PluginCapabilityService(type=_Service.VOLUME_ACCESSIBILITY_CONSTRAINTS)
         capabilities = [
+            csi.PluginCapability(service=topology),
             csi.PluginCapability(
                 volume_expansion=csi.PluginCapabilityVolumeExpansion(type=_Expansion.ONLINE)
-            )
+            ),
         ]
         if self._controller:
             service = csi.PluginCapabilityService(type=_Service.CONTROLLER_SERVICE)

@@ -208,5 +208,7 @@ async def test_node(chart: Chart, tmp_path: Path) -> None:
         stub = csi.NodeStub(channel)
         info = await stub.node_get_info(csi.NodeGetInfoRequest(), timeout=30)
         assert info.node_id.startswith("worker-1.")
+        assert info.accessible_topology is not None
+        assert info.accessible_topology.segments == {"csi.rds-csi.io/topology": "all-nodes"}
         _, writer = await connect(metrics)
         writer.close()

@@ -86,7 +86,11 @@ class FakeHost(FakeKernel):
     def node(self) -> Node:
         """A driver just started on this host."""
         settings = NodeSettings(
-            node_id="node-1", host_nqn=HOST_NQN, kubelet_dir=self.kubelet, max_volumes=7
+            node_id="node-1",
+            host_nqn=HOST_NQN,
+            kubelet_dir=self.kubelet,
+            max_volumes=7,
+            topology={"csi.rds-csi.io/topology": "all-nodes"},
         )
         return Node(settings, self.ports())
 

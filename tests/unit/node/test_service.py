@@ -125,6 +125,9 @@ async def test_a_bad_unpublish_is_refused(host: FakeHost, path: str) -> None:
 async def test_the_node_says_who_it_is_and_what_it_offers(host: FakeHost) -> None:
     info = await host.node().node_get_info(csi.NodeGetInfoRequest())
     assert (info.node_id, info.max_volumes_per_node) == ("node-1", 7)
+    assert info.accessible_topology == csi.Topology(
+        segments={"csi.rds-csi.io/topology": "all-nodes"}
+    )
     reply = await host.node().node_get_capabilities(csi.NodeGetCapabilitiesRequest())
     offered = {int(each.rpc.type) for each in reply.capabilities if each.rpc is not None}
     volume_condition = 4  # of CSI 1.12, for kubelets that know no other

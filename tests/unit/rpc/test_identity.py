@@ -30,7 +30,12 @@ async def test_capabilities(controller):
     )
     services = [each.service.type for each in reply.capabilities if each.service]
     growth = [each.volume_expansion.type for each in reply.capabilities if each.volume_expansion]
-    assert services == ([csi.PluginCapabilityServiceType.CONTROLLER_SERVICE] if controller else [])
+    offered = csi.PluginCapabilityServiceType
+    assert services == [
+        *([offered.CONTROLLER_SERVICE] if controller else []),
+        # Both sides: the node tells its topology, the provisioner asks the controller's.
+        offered.VOLUME_ACCESSIBILITY_CONSTRAINTS,
+    ]
     assert growth == [csi.PluginCapabilityVolumeExpansionType.ONLINE]
 
 
