@@ -8,6 +8,7 @@ learns that it is still running; work that only reads is cancelled, once.
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, Final, Generic, TypeVar
 
@@ -30,6 +31,9 @@ T = TypeVar("T")
 log = structlog.get_logger(__name__)
 
 _LEFTOVERS: Final = "an earlier call left a program that does not end"
+_PATIENCE: Final = 5.0
+"""Seconds that a call waits for the one before it, which mostly is about to end. Refused at once,
+a pod would get a Warning, and its sidecar's next attempt is seconds away."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +56,8 @@ class Operation:
     abandoned: bool = False
     cancelled: bool = False
     stuck: CommandStuck | None = None
+    over: asyncio.Event = field(default_factory=asyncio.Event)
+    """Whoever waits for its end may look again."""
 
     @property
     def mutates(self) -> bool:
@@ -88,13 +94,19 @@ class Operations:
     ) -> T:
         """Do the work within ``timeout`` seconds; with ``volume``, holding that volume's lock.
 
-        Raises :class:`OperationPending` if the lock is taken, :class:`ShuttingDown` after
+        A lock that is taken is waited for a moment, at most half of that time. Raises
+        :class:`OperationPending` if it is taken still, :class:`ShuttingDown` after
         :meth:`close`, :class:`DeadlineExceeded` when the time is up, and what the work raises.
         """
+        loop = asyncio.get_running_loop()
+        came = loop.time()
+        if volume:
+            await self._turn((scope, volume), came + min(_PATIENCE, timeout / 2))
         if self._closing:
             raise ShuttingDown("the driver is stopping", volume=volume, advice="try again")
-        now = asyncio.get_running_loop().time()
-        operation = Operation(rpc, volume, now, timeout)
+        now = loop.time()
+        operation = Operation(rpc, volume, now, timeout - (now - came))
+        # Nothing is awaited between the last look at the lock and here.
         if volume:
             self._lock((scope, volume), operation)
         task = asyncio.create_task(_attempt(operation, work), name=f"{rpc} {volume}".rstrip())
@@ -112,6 +124,13 @@ class Operations:
         if outcome.error is not None:
             raise outcome.error
         return outcome.value  # type: ignore[return-value]  # of the work, which returned T
+
+    async def _turn(self, key: tuple[str, str], until: float) -> None:
+        """Wait until nobody holds the lock, or it makes no sense to wait any longer."""
+        with suppress(TimeoutError):
+            async with asyncio.timeout_at(until):
+                while not self._closing and (holder := self._locks.get(key)) and not holder.stuck:
+                    await holder.over.wait()
 
     def _lock(self, key: tuple[str, str], operation: Operation) -> None:
         holder = self._locks.get(key)
@@ -138,6 +157,7 @@ class Operations:
 
     def _unlock(self, key: tuple[str, str], operation: Operation, error: Exception | None) -> None:
         operation.stuck = _stuck(error)
+        operation.over.set()
         if operation.stuck is None:
             del self._locks[key]
             return
@@ -158,8 +178,10 @@ class Operations:
             operation.task.cancel()
 
     def refuse(self) -> None:
-        """Take no more work."""
+        """Take no more work, also of those who wait for their turn."""
         self._closing = True
+        for operation in self.running:
+            operation.over.set()
 
     async def close(self, budget: float, grace: float) -> list[str]:
         """Take no more work, give what runs ``budget`` seconds, then cancel it.

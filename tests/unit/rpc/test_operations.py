@@ -61,11 +61,11 @@ async def test_the_error_is_the_works(operations):
 
 
 async def test_one_at_a_time_per_volume(operations):
-    first = asyncio.create_task(run(operations, sleeping(5)))
+    first = asyncio.create_task(run(operations, sleeping(9)))
     await asyncio.sleep(2.5)
-    with pytest.raises(OperationPending, match=r"volume v: NodeStageVolume .* for 2\.5 s"):
-        await run(operations, sleeping(0), rpc="NodeUnstageVolume")
     await run(operations, sleeping(0), volume="other")
+    with pytest.raises(OperationPending, match=r"volume v: NodeStageVolume .* for 7\.5 s"):
+        await run(operations, sleeping(0), rpc="NodeUnstageVolume")
     await first
     await run(operations, sleeping(0))
 
@@ -108,7 +108,7 @@ async def test_the_lock_is_kept_while_late_work_tidies_up(operations):
         try:
             await asyncio.sleep(60)
         finally:
-            await asyncio.sleep(3)
+            await asyncio.sleep(9)
 
     late = asyncio.create_task(run(operations, work))
     await asyncio.sleep(11)
@@ -116,7 +116,7 @@ async def test_the_lock_is_kept_while_late_work_tidies_up(operations):
         await run(operations, sleeping(0))
     with pytest.raises(DeadlineExceeded):
         await late
-    assert asyncio.get_running_loop().time() == pytest.approx(13.0)
+    assert asyncio.get_running_loop().time() == pytest.approx(19.0)
 
 
 async def test_an_error_while_tidying_up_does_not_hide_that_the_time_is_up(operations):
