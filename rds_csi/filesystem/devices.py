@@ -6,6 +6,7 @@ is done by :mod:`rds_csi.filesystem.probe` in a child with a deadline. The same 
 whose device it is: a name or a number is no identity.
 """
 
+import asyncio
 import json
 import os
 import stat
@@ -32,6 +33,10 @@ _SECTOR: Final = 512
 _QUICK: Final = 30.0
 _INSPECT: Final = 60.0
 """Seconds for reading some 9 MiB of samples over a slow network."""
+_LOOKS: Final = 7
+_PAUSE: Final = 0.5
+"""Seconds between two looks for a holder. A container that is being started has every mount of the
+node in its own mount namespace for an instant, until it leaves them behind."""
 _PROBE: Final = (sys.executable, "-I", "-S", "-B", probe.__file__)
 
 
@@ -200,22 +205,32 @@ class BlockDevices:
         return result
 
     async def require_unclaimed(self, device: Device, *, volume: str) -> None:
-        """Raise :class:`VolumeInUse` if something in the kernel still holds the device.
+        """Raise :class:`VolumeInUse` if something in the kernel holds the device, and goes on to.
 
         That is a mount in any mount namespace, also one we cannot see, device mapper, or swap.
         """
-        try:
-            await self._probe(device, ["claim"], _QUICK, volume)
-        except CommandFailed as error:
-            if error.returncode != probe.HELD:
-                raise
+        for _ in range(_LOOKS - 1):
+            if await self._held(device, volume) is None:
+                return
+            await asyncio.sleep(_PAUSE)
+        if (held := await self._held(device, volume)) is not None:
             raise VolumeInUse(
                 f"{device.path} is still held: mounted in another mount namespace, or used by "
                 "device mapper or swap",
                 volume=volume,
                 advice=f"on the node: lsblk {device.path}; "
                 f"grep {device.number} /proc/[0-9]*/mountinfo",
-            ) from error
+            ) from held
+
+    async def _held(self, device: Device, volume: str) -> CommandFailed | None:
+        """The probe's word that something holds the device just now."""
+        try:
+            await self._probe(device, ["claim"], _QUICK, volume)
+        except CommandFailed as error:
+            if error.returncode != probe.HELD:
+                raise
+            return error
+        return None
 
     async def _probe(
         self, device: Device, words: Sequence[str], seconds: float, volume: str

@@ -21,6 +21,9 @@ from rds_csi.nvme.sysfs import Controller, Sysfs
 
 log = structlog.get_logger(__name__)
 
+_LOOKS: Final = 7
+_PAUSE: Final = 0.5
+"""Seconds between two tries while something holds it, as a starting container for an instant."""
 _IN_USE: Final = "mounted in another mount namespace, or used by device mapper or swap"
 
 
@@ -76,12 +79,17 @@ class Remover:
 
     async def _delete(self, controllers: Sequence[Controller], volume: str) -> str:
         """What went wrong. They may go by themselves meanwhile; what counts is whether they do."""
-        try:
-            result = await self._prover.act(
-                "delete", controllers, timeout=self._timings.disconnect, volume=volume
-            )
-        except CommandTimeout:
-            return f": the kernel did not answer within {self._timings.disconnect:g} s"
+        for look in range(_LOOKS):
+            if look:
+                await asyncio.sleep(_PAUSE)
+            try:
+                result = await self._prover.act(
+                    "delete", controllers, timeout=self._timings.disconnect, volume=volume
+                )
+            except CommandTimeout:
+                return f": the kernel did not answer within {self._timings.disconnect:g} s"
+            if result.returncode != HELD:
+                break
         if result.returncode == HELD:
             raise VolumeInUse(
                 f"not disconnected: {result.stderr.strip()}, {_IN_USE}",

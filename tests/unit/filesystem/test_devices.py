@@ -1,5 +1,6 @@
 """What sysfs says of block devices, and the children that ask the devices themselves."""
 
+import asyncio
 from dataclasses import replace
 from pathlib import Path
 
@@ -75,6 +76,20 @@ async def test_read_only_is_set_and_checked(
         await block.set_read_only(DEVICE, True, volume="v")
 
 
+@pytest.mark.looptime
+async def test_a_device_that_is_held_for_an_instant_is_not_in_use(
+    block: BlockDevices, runner: FakeRunner
+) -> None:
+    """By the mount namespace of a container that is being started."""
+    claim = (*devices._PROBE, str(block._root), "/dev/nvme0n1", "259:3", DEVICE.nqn, HOST_NQN)
+    runner.fail(*claim, "claim", status=probe.HELD, times=2)
+    runner.on(*claim, "claim", times=1)
+    await block.require_unclaimed(DEVICE, volume="v")
+    assert len(runner.asked(*devices._PROBE)) == 3
+    assert asyncio.get_running_loop().time() == pytest.approx(1.0, abs=0.1)
+
+
+@pytest.mark.looptime
 async def test_a_claimed_device_is_in_use_another_failure_is_one(
     block: BlockDevices, runner: FakeRunner
 ) -> None:
@@ -82,9 +97,10 @@ async def test_a_claimed_device_is_in_use_another_failure_is_one(
     claim = (*devices._PROBE, sysfs, "/dev/nvme0n1", "259:3", DEVICE.nqn, HOST_NQN, "claim")
     runner.on(*claim, times=1)
     await block.require_unclaimed(DEVICE, volume="v")
-    runner.fail(*claim, status=probe.HELD, times=1)
+    runner.fail(*claim, status=probe.HELD, times=100)
     with pytest.raises(VolumeInUse, match="259:3"):
         await block.require_unclaimed(DEVICE, volume="v")
+    runner.forget()
     runner.fail(*claim, status=probe.OTHER, stderr="of another", times=1)
     with pytest.raises(Unavailable, match="not its device any more: of another"):
         await block.require_unclaimed(DEVICE, volume="v")

@@ -102,6 +102,7 @@ async def test_a_connection_of_an_older_generation_that_nothing_uses_is_made_ane
     await calls.but(generation=3).publish()
 
 
+@pytest.mark.looptime
 @KINDS
 async def test_what_is_held_out_of_sight_keeps_its_connection(host: FakeHost, kind: str) -> None:
     calls = volume(host, kind)

@@ -53,6 +53,7 @@ async def test_what_was_on_record_before_a_failed_stage_stays(calls: Calls, host
     assert record(host) == before
 
 
+@pytest.mark.looptime
 @pytest.mark.parametrize("where", ["mounted", "published", "out of sight"])
 @pytest.mark.parametrize("block", [False, True])
 async def test_a_failure_does_not_disconnect_what_is_used_elsewhere_by_then(

@@ -56,6 +56,7 @@ async def test_unstage_while_a_foreign_mount_holds_it_is_refused(
     assert len(host.table.points()) == 2
 
 
+@pytest.mark.looptime
 async def test_unstage_while_another_mount_namespace_holds_it_is_refused(
     calls: Calls, host: FakeHost
 ) -> None:

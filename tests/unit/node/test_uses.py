@@ -79,6 +79,7 @@ async def test_one_that_is_used_stays_and_the_places_are_named(
     assert nqn(VOLUME) in host.connections
 
 
+@pytest.mark.looptime
 async def test_one_that_something_out_of_sight_holds_stays(uses: Uses, host: FakeHost) -> None:
     host.claimed.add("nvme1n1")
     with pytest.raises(VolumeInUse, match="still held"):
@@ -86,6 +87,7 @@ async def test_one_that_something_out_of_sight_holds_stays(uses: Uses, host: Fak
     assert nqn(VOLUME) in host.connections
 
 
+@pytest.mark.looptime
 async def test_none_goes_while_one_is_used(uses: Uses, host: FakeHost) -> None:
     """They are all of one volume: first every one of them is asked about."""
     later = f"nqn.z:{VOLUME}"

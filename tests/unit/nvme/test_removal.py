@@ -42,6 +42,16 @@ async def test_what_the_kernel_holds_is_not_taken_down(kernel: Kernel, caller: s
     assert not kernel.runner.asked("nvme")
 
 
+async def test_what_is_held_for_an_instant_is_taken_down(kernel: Kernel) -> None:
+    """By the mount namespace of a container that is being started."""
+    kernel.tree.connect(A)
+    kernel.runner.on(*DELETE, result=Result(HELD, "", "nvme0n1 is held\n"), times=2)
+    kernel.works()
+    await kernel.connector().disconnect(A, volume="v")
+    assert kernel.tree.controllers() == []
+    assert len(kernel.runner.asked(*DELETE)) == 3
+
+
 async def test_what_the_kernel_holds_is_not_undone(kernel: Kernel) -> None:
     kernel.runner.on(*DELETE, result=Result(HELD, "", "nvme0n1 is held\n"))
     kernel.runner.on(*READ, result=Result(1, "", "Input/output error"))
