@@ -138,7 +138,14 @@ def check_pod(spec: dict[str, Any]) -> None:
             assert isinstance(port, int) or port in named
         assert all(isinstance(word, str) for word in each.get("args", []))
         assert each["securityContext"]["readOnlyRootFilesystem"] is True
+    check_patience(containers)
     assert spec["automountServiceAccountToken"] is False
+
+
+def check_patience(containers: list[dict[str, Any]]) -> None:
+    """What waits for the driver is killed no sooner than the driver that does not start."""
+    probes = [each["startupProbe"] for each in containers if "livenessProbe" in each]
+    assert len({probe["periodSeconds"] * probe["failureThreshold"] for probe in probes}) <= 1
 
 
 def check_references(objects: list[dict[str, Any]]) -> None:

@@ -210,9 +210,14 @@ the API token. Takes a dict: root, name, values, port, args; env.
   {{- end }}
   ports:
     - {name: {{ .portName }}, containerPort: {{ .port }}}
+  # It answers nobody before the driver answered it, which may take as long as the driver's start.
+  startupProbe:
+    httpGet: {path: /healthz/leader-election, port: {{ .portName }}}
+    periodSeconds: 5
+    timeoutSeconds: 10
+    failureThreshold: 60
   livenessProbe:
     httpGet: {path: /healthz/leader-election, port: {{ .portName }}}
-    initialDelaySeconds: 10
     periodSeconds: 20
     timeoutSeconds: 10
   resources:
