@@ -95,8 +95,10 @@ class VolumeStates:
                 points = (staged.staging_path, *(path for path, _ in staged.targets))
                 return DISCONNECTED if any(map(mounts.at, points)) else LEFT_OVER
             case Link.WAITING:
+                # One path that the kernel tries to bring back is enough to wait for.
+                hopeful = min(connections, key=lambda each: each.leaving)
                 # "deleting (no IO)" is a stage of deleting.
-                return connections[0].state.partition(" ")[0]
+                return hopeful.state.partition(" ")[0]
             case Link.EMPTY:
                 return NO_DEVICE
             case Link.LIVE:

@@ -53,6 +53,15 @@ async def test_a_volume_with_a_path_down_is_told_from_one_with_all(host: StagedH
     assert await host.state() == "read_only", "the worse of two"
 
 
+async def test_one_path_that_is_tried_again_is_waited_for(host: StagedHost) -> None:
+    await host.record(address="192.0.2.1,192.0.2.2")
+    host.tree.connect(A, address="192.0.2.1", state="deleting")
+    name = host.tree.connect(A, address="192.0.2.2", state="connecting")
+    assert await host.state() == "connecting"
+    host.tree.set(name, "state", "dead")
+    assert await host.state() == "deleting"
+
+
 @pytest.mark.parametrize(
     ("before", "after", "reconnected"),
     [
