@@ -1,0 +1,213 @@
+"""Whether a target kept what it acknowledged: its own counters, read and compared.
+
+A target answers a write before the write is durable; durable it is after the next flush. When the
+target loses power and comes back, the initiator goes on as if nothing had been lost, and the
+``fsync`` that comes afterwards succeeds. Nothing in NVMe tells of it. But a target counts what it
+was sent (log page 02h, SMART). Linux shows there the statistics of the block device behind the
+namespace: they go on over a cut link and over an export that was made anew, and begin at 0 with a
+device made anew, as each boot makes it.
+
+What that cannot tell, and is answered with :attr:`Verdict.UNKNOWN`, never guessed:
+
+* A namespace over a file, without a block device between, counts nothing: all is 0, always.
+* A volume with so little traffic that what came since the loss explains all there is.
+* A volume that several nodes write to: what the others sent since is not known here.
+
+And one answer that is on the safe side: a block device that was detached from its file and attached
+anew, without a boot, begins at 0 as well and counts as booted.
+"""
+
+import json
+import os
+import re
+from dataclasses import asdict, dataclass
+from enum import Enum
+from pathlib import Path
+from typing import Any, Final, Self
+
+from rds_csi.errors import CommandFailed, Unavailable
+from rds_csi.nvme.sysfs import SECTOR, Controller, Sysfs
+from rds_csi.runtime.process import Runner
+
+UNIT: Final = 512_000
+"""Bytes of a data unit (NVM Express, Get Log Page 02h). Linux's target rounds up to the next."""
+_TIMEOUT: Final = 15.0
+"""Seconds for one run of ``nvme smart-log``."""
+_STATISTICS: Final = re.compile(r"nvme[0-9]+(c[0-9]+)?n[0-9]+")
+_READ, _WRITTEN = 2, 6
+"""Which words of ``stat`` are the sectors (kernel: Documentation/block/stat.rst)."""
+
+
+class Verdict(Enum):
+    """What became of a target that was away."""
+
+    KEPT = "kept"
+    BOOTED = "booted"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Counters:
+    """What a target says that it was sent: commands, and data units of :data:`UNIT` bytes."""
+
+    reads: int
+    writes: int
+    read_units: int
+    written_units: int
+
+    @property
+    def counts(self) -> bool:
+        """Whether it counts at all: each connection was proven by a read, so 0 is no count."""
+        return any((self.reads, self.writes, self.read_units, self.written_units))
+
+    def below(self, other: "Counters") -> bool:
+        """Whether one of them is smaller than the other's: what only grows began anew."""
+        pairs = zip(asdict(self).values(), asdict(other).values(), strict=True)
+        return any(mine < its for mine, its in pairs)
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """The counters in what ``nvme smart-log -o json`` prints; ValueError where they are not.
+
+        nvme-cli 2 writes these numbers as text.
+        """
+        found = json.loads(text)
+        if not isinstance(found, dict):
+            raise ValueError("no object")  # noqa: TRY004 - of a text, not of an argument
+        return cls(
+            reads=_number(found, "host_read_commands"),
+            writes=_number(found, "host_write_commands"),
+            read_units=_number(found, "data_units_read"),
+            written_units=_number(found, "data_units_written"),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Traffic:
+    """Bytes that this host moved: read from a target, written to it."""
+
+    read: int = 0
+    written: int = 0
+
+    def __add__(self, other: "Traffic") -> "Traffic":
+        return Traffic(self.read + other.read, self.written + other.written)
+
+    def __sub__(self, other: "Traffic") -> "Traffic":
+        """What came in between; a count that fell back (another device) is no traffic."""
+        return Traffic(max(0, self.read - other.read), max(0, self.written - other.written))
+
+
+def judge(before: Counters, after: Counters, *, done: Traffic, possible: Traffic | None) -> Verdict:
+    """Whether a target that showed ``before``, and shows ``after`` now, booted in between.
+
+    ``done``: what this host moved, at least, from ``before`` until the target was last seen alive.
+    ``possible``: what all hosts can have moved since then, at most; None where that is not known.
+    """
+    if not before.counts:
+        return Verdict.UNKNOWN
+    if after.below(before):
+        return Verdict.BOOTED
+    each = (
+        (before.read_units, after.read_units, done.read),
+        (before.written_units, after.written_units, done.written),
+    )
+    # A target that kept its memory counted all of ``done``. By half of it no accounting is wrong.
+    if any(now * UNIT < (then - 1) * UNIT + moved / 2 for then, now, moved in each):
+        return Verdict.BOOTED
+    # One that booted has counted nothing but ``possible``.
+    if possible is not None and (
+        (after.read_units - 2) * UNIT > possible.read
+        or (after.written_units - 2) * UNIT > possible.written
+    ):
+        return Verdict.KEPT
+    return Verdict.UNKNOWN
+
+
+class CounterReader:
+    """Reads the counters of this host's connections, and what went over them."""
+
+    def __init__(self, runner: Runner, sysfs: Sysfs, host_nqn: str) -> None:
+        self._runner = runner
+        self._sysfs = sysfs
+        self._host_nqn = host_nqn
+
+    def instance(self, controller: Controller) -> int:
+        """A number that no other controller has or gets until the node boots; 0 if it is gone.
+
+        The kernel never gives the inode of a directory in sysfs to another, other than names.
+        """
+        try:
+            return self._sysfs.path(controller.name).stat().st_ino
+        except OSError:
+            return 0
+
+    def traffic(self, controller: Controller) -> Traffic:
+        """What went over it so far, by the kernel's count."""
+        try:
+            names = os.listdir(self._sysfs.path(controller.name))  # noqa: PTH208 - names are all
+        except OSError:
+            return Traffic()
+        total = Traffic()
+        for name in filter(_STATISTICS.fullmatch, names):
+            words = self._sysfs.read(controller.name, f"{name}/stat").split()
+            if len(words) > _WRITTEN:
+                total += Traffic(int(words[_READ]) * SECTOR, int(words[_WRITTEN]) * SECTOR)
+        return total
+
+    def exact(self, controller: Controller) -> bool:
+        """Whether :meth:`traffic` leaves out what failed on its way.
+
+        Native multipath repeats it elsewhere; without that it is counted as moved.
+        """
+        try:
+            names = os.listdir(self._sysfs.path(controller.name))  # noqa: PTH208 - as above
+        except OSError:
+            return False
+        return any((found := _STATISTICS.fullmatch(name)) and found[1] for name in names)
+
+    async def read(self, controller: Controller, *, volume: str) -> Counters:
+        """The target's counters, by that very connection.
+
+        Its character device is held open meanwhile: so long its name is not given to another.
+        Raises :class:`Unavailable` where it is not that connection, or not live any more;
+        :class:`CommandFailed` where the target or nvme-cli says nothing that can be read; and what
+        the runner raises.
+        """
+        device = self._sysfs.places[1] / controller.name
+        try:
+            descriptor = os.open(device, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
+        except OSError as error:
+            raise Unavailable(
+                f"{device} cannot be opened: {error.strerror}", volume=volume
+            ) from error
+        try:
+            self._prove(descriptor, device, controller, volume)
+            result = await self._runner.run(
+                ["nvme", "smart-log", str(device), "-o", "json"], timeout=_TIMEOUT, volume=volume
+            )
+            self._prove(descriptor, device, controller, volume)
+        finally:
+            os.close(descriptor)
+        try:
+            return Counters.parse(result.stdout)
+        except ValueError as error:
+            raise CommandFailed(
+                f"nvme smart-log printed no counters: {error}",
+                returncode=result.returncode,
+                stderr=result.stdout[:500],
+                volume=volume,
+            ) from error
+
+    def _prove(self, descriptor: int, device: Path, controller: Controller, volume: str) -> None:
+        number = os.fstat(descriptor).st_rdev
+        shown = {name: self._sysfs.read(controller.name, name) for name in ("subsysnqn", "hostnqn")}
+        same = self._sysfs.read(controller.name, "dev") == f"{os.major(number)}:{os.minor(number)}"
+        if not same or shown != {"subsysnqn": controller.nqn, "hostnqn": self._host_nqn}:
+            raise Unavailable(f"{device} is not its connection any more", volume=volume)
+
+
+def _number(found: dict[str, Any], name: str) -> int:
+    value = found.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | str):
+        raise ValueError(f"{name} is {value!r}")  # noqa: TRY004 - as above
+    return int(value)
