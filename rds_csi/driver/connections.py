@@ -6,17 +6,24 @@ together, for the driver and for ``rds-csi reap``.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from rds_csi.config import DriverConfig, NodeConfig
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import HostIdentity, host_identity
 from rds_csi.model.volume import read_nqn
 from rds_csi.node.staging import StagingStore
+from rds_csi.nvme.baseline import BaselineFile
 from rds_csi.nvme.connector import Connector
+from rds_csi.nvme.counters import CounterReader
 from rds_csi.nvme.reaper import Reaper
+from rds_csi.nvme.returns import Returns
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import SubprocessRunner
 from rds_csi.runtime.scope import Scope
+
+BASELINES: Final = "targets"
+"""The file in the state directory that has what targets counted (:mod:`rds_csi.nvme.baseline`)."""
 
 
 def _ignore(_event: str) -> None:
@@ -89,3 +96,22 @@ def build_connections(
         on_disconnect=on_orphan,
     )
     return connector, reaper
+
+
+def build_returns(
+    settings: NodeConfig, host: Host, *, on_verdict: Callable[[str], None] = _ignore
+) -> Returns:
+    """Who watches whether targets come back with what they had acknowledged."""
+
+    async def exclusive(volume: str) -> bool:
+        staged = await host.store.read(volume)
+        return staged is not None and staged.exclusive
+
+    return Returns(
+        reader=CounterReader(host.runner, host.sysfs, host.identity.nqn),
+        sysfs=host.sysfs,
+        host_nqn=host.identity.nqn,
+        file=BaselineFile.of_this_boot(settings.state_dir / BASELINES),
+        exclusive=exclusive,
+        on_verdict=on_verdict,
+    )

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from rds_csi.config import DriverConfig, NodeConfig
-from rds_csi.driver.connections import Host, build_connections
+from rds_csi.driver.connections import Host, build_connections, build_returns
 from rds_csi.driver.parts import Part, Service
 from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.node.path_keeper import PathKeeper
@@ -13,6 +13,7 @@ from rds_csi.node.service import Node, NodeSettings
 from rds_csi.node.states import VolumeStates
 from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.reaper import Reaper
+from rds_csi.nvme.returns import Returns
 from rds_csi.runtime.scope import Scope
 
 if TYPE_CHECKING:  # loaded only where metrics are on, for it brings prometheus-client
@@ -41,16 +42,18 @@ def node_part(
         store=host.store,
         host_nqn=host.identity.nqn,
     )
-    background = {
+    returns = _returns(settings, host, watch)
+    background: dict[str, Service] = {
         "reaper": reaper.run,
         "paths": keeper.run,
+        "targets": returns.run,
         **_startup_taint(config, settings, node_id),
     }
     if watch is not None:
         states = VolumeStates(host.store, host.sysfs, host.mounts, host.identity.nqn)
-        background |= watch.services(host.runner, states)
+        background |= watch.services(host.runner, states, returns)
     return Part(
-        service=_service(config, settings, node_id, host, connector),
+        service=_service(config, settings, node_id, host, connector=connector, returns=returns),
         prepare=reaper.at_start,
         background=background,
         close=host.runner.close,
@@ -87,8 +90,20 @@ def _connections(
     )
 
 
+def _returns(settings: NodeConfig, host: Host, watch: "NodeWatch | None") -> Returns:
+    if watch is None:
+        return build_returns(settings, host)
+    return build_returns(settings, host, on_verdict=watch.on_verdict)
+
+
 def _service(
-    config: DriverConfig, settings: NodeConfig, node_id: str, host: Host, connector: Connector
+    config: DriverConfig,
+    settings: NodeConfig,
+    node_id: str,
+    host: Host,
+    *,
+    connector: Connector,
+    returns: Returns,
 ) -> Node:
     return Node(
         NodeSettings(
@@ -105,6 +120,7 @@ def _service(
             mounts=host.mounts,
             devices=BlockDevices(host.runner),
             store=host.store,
+            doubt=returns.doubt,
         ),
     )
 

@@ -17,7 +17,8 @@ from rds_csi.telemetry.scrape import MetricsServer
 
 if TYPE_CHECKING:  # a node must not load the SSH client, nor a controller what mounts
     from rds_csi.node.states import VolumeStates
-    from rds_csi.routeros import Session
+    from rds_csi.nvme.returns import Returns
+    from rds_csi.routeros import Boot, Session
     from rds_csi.runtime.process import SubprocessRunner
 
 Services = dict[str, Callable[[], Awaitable[None]]]
@@ -35,11 +36,15 @@ def scrapes(metrics: Metrics, address: tuple[str | None, int]) -> Services:
 
 
 class RdsWatch:
-    """The controller's link to the RDS. ``observe`` is for its session."""
+    """The controller's link to the RDS. ``observe`` is for its session, ``on_boot`` for boots."""
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = ControllerMetrics(metrics)
         self.observe = self._metrics.ssh_command
+
+    def on_boot(self, boot: "Boot") -> None:
+        """The RDS has booted."""
+        self._metrics.show_boot(boot.at, boot.before.value)
 
     def services(self, session: "Session", owner: str, settings: ControllerConfig) -> Services:
         """Show the session; the service that asks for the pool of the default volume path."""
@@ -60,19 +65,27 @@ class RdsWatch:
 
 
 class NodeWatch:
-    """A node's connections. ``on_event`` is for its connector, ``on_orphan`` for its reaper."""
+    """A node's connections.
+
+    ``on_event`` is for its connector, ``on_orphan`` for its reaper, ``on_verdict`` for who watches
+    its targets.
+    """
 
     def __init__(self, metrics: Metrics) -> None:
         self._metrics = NodeMetrics(metrics)
         self.on_event = self._metrics.connection_event
         self.on_orphan = self._metrics.orphan_disconnected
+        self.on_verdict = self._metrics.target_returned
 
-    def services(self, runner: "SubprocessRunner", states: "VolumeStates") -> Services:
-        """Show programs that hang; the service that looks at the staged volumes."""
+    def services(
+        self, runner: "SubprocessRunner", states: "VolumeStates", returns: "Returns"
+    ) -> Services:
+        """Show programs that hang, and targets; the service that looks at the staged volumes."""
 
         async def look() -> None:
             found = await states.look()
             self._metrics.show_volumes(found.states, reconnected=found.reconnected)
 
         self._metrics.watch_programs(lambda: runner.stuck)
+        self._metrics.watch_targets(lambda: returns.booted)
         return {"volumes": partial(refreshing, "volumes", look, interval=_VOLUMES_INTERVAL)}

@@ -3,7 +3,7 @@
 Nothing here touches a device, so nothing here can hang on a dead one.
 """
 
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterator
 
 from rds_csi.errors import PathNotFound
 from rds_csi.filesystem.devices import BlockDevices
@@ -12,6 +12,8 @@ from rds_csi.node.condition import Link, Shown, judge_link, judge_mount, paths_d
 from rds_csi.node.look import Look, Looks
 from rds_csi.node.sizes import Inspector
 from rds_csi.node.staging import StagedVolume, StagingStore
+from rds_csi.nvme.baseline import Doubt
+from rds_csi.nvme.counters import Verdict
 from rds_csi.nvme.sysfs import Controller
 
 _RESTART = "stop the pods that use the volume; it is mounted anew when they start again"
@@ -27,11 +29,13 @@ class HealthCheck:
         devices: BlockDevices,
         inspector: Inspector,
         store: StagingStore,
+        doubt: Callable[[str], Doubt | None],
     ) -> None:
         self._looks = looks
         self._devices = devices
         self._inspector = inspector
         self._store = store
+        self._doubt = doubt
 
     async def volume(self, volume: str, *paths: str) -> list[Problem]:
         """:meth:`seen`, by a look of its own."""
@@ -50,6 +54,7 @@ class HealthCheck:
         if record is None and not look.controllers:
             raise PathNotFound("it is not on this node", volume=volume)
         found = [*_of_connection(look), *_of_paths(look, record), *_of_record(record)]
+        found += _of_target_memory(self._doubt(volume))
         for path in at_paths:
             self._require_known(path, volume, look, record)
             found += self._at_path(path, look, record)
@@ -136,6 +141,18 @@ def _of_record(record: StagedVolume | None) -> Iterator[Problem]:
             "StaleGeneration",
             f"it is mounted since generation {known} of its hand-overs, and at "
             f"{record.superseded} now: another node may have written to it since; {_RESTART}",
+        )
+
+
+def _of_target_memory(doubt: Doubt | None) -> Iterator[Problem]:
+    # What cannot be told is no problem that is known: it is logged and counted.
+    if doubt is not None and doubt.verdict is Verdict.BOOTED:
+        yield Problem(
+            Severity.DEGRADED,
+            "TargetRestarted",
+            f"the RDS began anew between {doubt.when}. Unless it went down in order, what was "
+            "written before and not flushed is lost, also where an fsync succeeded afterwards; "
+            f"{_RESTART}. Then check its data",
         )
 
 

@@ -9,6 +9,7 @@ from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.contexts import Target
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.node.staging import StagingStore
+from rds_csi.nvme.baseline import Doubt
 from rds_csi.nvme.sysfs import Controller, Namespace
 from rds_csi.runtime.process import Runner
 
@@ -57,6 +58,11 @@ class Subsystems(Protocol):
         """The same, of the block device of this name."""
 
 
+def no_doubt(_volume: str) -> Doubt | None:
+    """Where nobody watches targets: of no volume anything is known."""
+    return None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePorts:
     """Everything outside the Node service that it works with, each replaceable by a fake."""
@@ -67,3 +73,5 @@ class NodePorts:
     mounts: Mounts
     devices: BlockDevices
     store: StagingStore
+    doubt: Callable[[str], Doubt | None] = no_doubt
+    """Whether a volume's target came back without its memory (:mod:`rds_csi.nvme.returns`)."""

@@ -108,7 +108,11 @@ class Node(csi.NodeBase):
             store=store,
         )
         self._health = HealthCheck(
-            looks=self._looks, devices=devices, inspector=self._inspector, store=store
+            looks=self._looks,
+            devices=devices,
+            inspector=self._inspector,
+            store=store,
+            doubt=ports.doubt,
         )
 
     # A volume's way in and out

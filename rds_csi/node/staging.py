@@ -51,6 +51,9 @@ class StagedVolume:
     of its class by their keys, ``pinned`` whether its class names the address, so that no setting
     of this node replaces it, and ``uuid`` the file system's own, by which what comes back is known.
 
+    ``exclusive``: no other node may have it at the same time; False also in records of versions
+    that did not say.
+
     ``lost`` is the file system that was on it and was not there any more when it was staged
     (:mod:`rds_csi.node.contents`); ``ungrown`` why its file system could not be grown.
     """
@@ -70,6 +73,7 @@ class StagedVolume:
     connection: tuple[tuple[str, str], ...] = ()
     pinned: bool = False
     uuid: str = ""
+    exclusive: bool = False
     lost: str = ""
     ungrown: str = ""
 
@@ -180,6 +184,7 @@ _FIELDS: Final[Mapping[str, Callable[[Any], Any]]] = {
     "connection": lambda value: tuple(_pair(each) for each in _list(value)),
     "pinned": _truth,
     "uuid": _text,
+    "exclusive": _truth,
     "lost": _text,
     "ungrown": _text,
 }

@@ -82,4 +82,5 @@ def _record(wanted: Stage | Publish, staging_path: str) -> StagedVolume:
         read_only=wanted.read_only,
         mount_flags=wanted.capability.mount_flags,
         generation=wanted.generation,
+        exclusive=not wanted.capability.mode.multi_node,
     )

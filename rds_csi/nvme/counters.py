@@ -31,11 +31,14 @@ from rds_csi.runtime.process import Runner
 
 UNIT: Final = 512_000
 """Bytes of a data unit (NVM Express, Get Log Page 02h). Linux's target rounds up to the next."""
+_OWN_READS: Final = 64
+"""Data units that a target may have read by itself, looking for what is on its disks as it booted.
+It writes none."""
 _TIMEOUT: Final = 15.0
 """Seconds for one run of ``nvme smart-log``."""
 _STATISTICS: Final = re.compile(r"nvme[0-9]+(c[0-9]+)?n[0-9]+")
-_READ, _WRITTEN = 2, 6
-"""Which words of ``stat`` are the sectors (kernel: Documentation/block/stat.rst)."""
+_READ, _WRITTEN, _PENDING = 2, 6, 8
+"""Which words of ``stat`` are the sectors, and what is under way (Documentation/block/stat.rst)."""
 
 
 class Verdict(Enum):
@@ -97,6 +100,19 @@ class Traffic:
         return Traffic(max(0, self.read - other.read), max(0, self.written - other.written))
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Moved:
+    """What one connection has carried: bytes of what has ended, and commands under way.
+
+    ``exact``: what failed on its way is left out. Native multipath repeats it elsewhere; without
+    that it is counted as moved.
+    """
+
+    traffic: Traffic = Traffic()
+    pending: int = 0
+    exact: bool = False
+
+
 def judge(before: Counters, after: Counters, *, done: Traffic, possible: Traffic | None) -> Verdict:
     """Whether a target that showed ``before``, and shows ``after`` now, booted in between.
 
@@ -116,7 +132,7 @@ def judge(before: Counters, after: Counters, *, done: Traffic, possible: Traffic
         return Verdict.BOOTED
     # One that booted has counted nothing but ``possible``.
     if possible is not None and (
-        (after.read_units - 2) * UNIT > possible.read
+        (after.read_units - _OWN_READS) * UNIT > possible.read
         or (after.written_units - 2) * UNIT > possible.written
     ):
         return Verdict.KEPT
@@ -134,36 +150,29 @@ class CounterReader:
     def instance(self, controller: Controller) -> int:
         """A number that no other controller has or gets until the node boots; 0 if it is gone.
 
-        The kernel never gives the inode of a directory in sysfs to another, other than names.
+        The kernel never gives the inode of an entry in sysfs to another, other than names.
         """
         try:
-            return self._sysfs.path(controller.name).stat().st_ino
+            return self._sysfs.path(controller.name).lstat().st_ino
         except OSError:
             return 0
 
-    def traffic(self, controller: Controller) -> Traffic:
+    def moved(self, controller: Controller) -> "Moved":
         """What went over it so far, by the kernel's count."""
         try:
             names = os.listdir(self._sysfs.path(controller.name))  # noqa: PTH208 - names are all
         except OSError:
-            return Traffic()
-        total = Traffic()
-        for name in filter(_STATISTICS.fullmatch, names):
+            return Moved()
+        traffic, pending, exact = Traffic(), 0, False
+        for name in names:
+            if not (found := _STATISTICS.fullmatch(name)):
+                continue
             words = self._sysfs.read(controller.name, f"{name}/stat").split()
-            if len(words) > _WRITTEN:
-                total += Traffic(int(words[_READ]) * SECTOR, int(words[_WRITTEN]) * SECTOR)
-        return total
-
-    def exact(self, controller: Controller) -> bool:
-        """Whether :meth:`traffic` leaves out what failed on its way.
-
-        Native multipath repeats it elsewhere; without that it is counted as moved.
-        """
-        try:
-            names = os.listdir(self._sysfs.path(controller.name))  # noqa: PTH208 - as above
-        except OSError:
-            return False
-        return any((found := _STATISTICS.fullmatch(name)) and found[1] for name in names)
+            if len(words) > _PENDING:
+                traffic += Traffic(int(words[_READ]) * SECTOR, int(words[_WRITTEN]) * SECTOR)
+                pending += int(words[_PENDING])
+                exact = exact or bool(found[1])
+        return Moved(traffic=traffic, pending=pending, exact=exact)
 
     async def read(self, controller: Controller, *, volume: str) -> Counters:
         """The target's counters, by that very connection.

@@ -10,6 +10,8 @@ from rds_csi.runtime.clock import Clock, SystemClock
 from rds_csi.telemetry.metrics import Metrics, Read, gauge
 
 CONNECT_OUTCOMES: Final = ("ok", "failed")
+VERDICTS: Final = ("kept", "booted", "unknown")
+"""As :class:`rds_csi.nvme.counters.Verdict` has them."""
 VOLUME_STATES: Final = (
     "live",
     "path_down",
@@ -64,6 +66,14 @@ class NodeMetrics:
             "Connections of ours that nobody used and that were taken down.",
             registry=registry,
         )
+        self._returns = Counter(
+            "rds_csi_target_returns",
+            "Targets that were away and came back, by what their counters prove.",
+            ["verdict"],
+            registry=registry,
+        )
+        for verdict in VERDICTS:
+            self._returns.labels(verdict)
         self._staged = Gauge(
             "rds_csi_volumes_staged",
             "Volumes staged on this node, by state.",
@@ -95,6 +105,10 @@ class NodeMetrics:
         """The reaper took an orphan down."""
         self._orphans.inc()
 
+    def target_returned(self, verdict: str) -> None:
+        """What :class:`rds_csi.nvme.returns.Returns` tells."""
+        self._returns.labels(verdict).inc()
+
     def show_volumes(self, states: Mapping[str, int], *, reconnected: int) -> None:
         """So many volumes in each state; ``reconnected`` came back since the last time."""
         counts = dict.fromkeys(VOLUME_STATES, 0)
@@ -111,6 +125,18 @@ class NodeMetrics:
         def collect() -> Iterator[Metric]:
             yield gauge(
                 "rds_csi_stuck_programs", "Killed programs that do not die (D state).", stuck()
+            )
+
+        self._registry.register(Read(collect))
+
+    def watch_targets(self, booted: Callable[[], int]) -> None:
+        """Show how many volumes are in use since before their target lost its memory."""
+
+        def collect() -> Iterator[Metric]:
+            yield gauge(
+                "rds_csi_volumes_target_restarted",
+                "Volumes that are connected since before their target began anew.",
+                booted(),
             )
 
         self._registry.register(Read(collect))

@@ -28,6 +28,8 @@ _ALWAYS: Final = frozenset(
         "subprocess.Popen",
     }
 )
+_ASIDE: Final = ("smart-log", "/targets")
+"""What the driver does when it looks at its targets, which is at no step of any operation."""
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
@@ -40,6 +42,8 @@ class _Watcher:
 
     def __call__(self, event: str, arguments: tuple[Any, ...]) -> None:
         if self._busy or not self._is_effect(event, arguments):
+            return
+        if any(each in _text(event, arguments) for each in _ASIDE):
             return
         self._busy = True
         try:

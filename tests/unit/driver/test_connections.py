@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 from rds_csi.config import DriverConfig, NodeConfig
-from rds_csi.driver.connections import Host, build_connections
+from rds_csi.driver.connections import Host, build_connections, build_returns
 from rds_csi.errors import NotOurs, VolumeInUse
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import host_identity
@@ -154,3 +154,14 @@ async def test_the_reaper_takes_down_through_the_connector(machine: Machine) -> 
     """So a connect under way and a clean-up never meet."""
     connector, reaper = machine.build()
     assert reaper._connector is connector
+
+
+@pytest.mark.parametrize("record", [{}, {"exclusive": False}, {"exclusive": True}])
+async def test_only_a_record_that_says_so_makes_a_volume_exclusive(
+    tmp_path: Path, record: dict[str, bool]
+) -> None:
+    machine = Machine(tmp_path)
+    returns = build_returns(machine.settings, machine.host)
+    assert not await returns._exclusive(VOLUME)
+    await machine.record(**record)
+    assert await returns._exclusive(VOLUME) is record.get("exclusive", False)

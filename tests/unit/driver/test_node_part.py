@@ -13,6 +13,7 @@ from rds_csi.kubernetes.startup_taint import StartupTaint
 from rds_csi.model.host_identity import host_identity
 from rds_csi.node.service import Node
 from rds_csi.nvme.reaper import Reaper
+from rds_csi.nvme.returns import Returns
 from rds_csi.runtime.process import SubprocessRunner
 from rds_csi.runtime.scope import Scope
 from rds_csi.telemetry.metrics import Metrics
@@ -47,8 +48,18 @@ async def test_clean_up_comes_before_serving_and_goes_on_beside_it(tmp_path: Pat
     part = build(tmp_path)
     reaper = reaper_of(part)
     assert part.prepare == reaper.at_start
-    assert list(part.background) == ["reaper", "paths"]
+    assert list(part.background) == ["reaper", "paths", "targets"]
     assert part.background["reaper"] == reaper.run
+
+
+async def test_who_watches_the_targets_is_whom_health_asks(tmp_path: Path) -> None:
+    part = build(tmp_path)
+    returns = part.background["targets"].__self__  # type: ignore[attr-defined]
+    assert isinstance(returns, Returns)
+    assert part.service._health._doubt == returns.doubt
+    assert returns._host_nqn == host_identity("test", "n1.tag").nqn
+    assert returns._file.path == tmp_path / "state" / "targets"
+    assert returns._reader._runner is runner_of(part)
 
 
 async def test_the_service_is_told_who_it_is(tmp_path: Path) -> None:
@@ -90,10 +101,15 @@ async def test_with_metrics_volumes_are_looked_at_and_what_happens_is_counted(
     metrics, _ = build_metrics(config, None, NodeConfig(node_id="n1"))
     assert metrics is not None
     part = build(tmp_path, metrics)
-    assert list(part.background) == ["reaper", "paths", "volumes"]
+    assert list(part.background) == ["reaper", "paths", "targets", "volumes"]
     value = metrics.registry.get_sample_value
     reaper_of(part)._on_disconnect("nqn")
     assert value("rds_csi_orphans_disconnected_total") == 1
+    returns = part.background["targets"].__self__  # type: ignore[attr-defined]
+    returns._on_verdict("booted")
+    assert value("rds_csi_target_returns_total", {"verdict": "booted"}) == 1
+    assert value("rds_csi_target_returns_total", {"verdict": "kept"}) == 0
+    assert value("rds_csi_volumes_target_restarted") == 0
     reaper_of(part)._connector._on_event("retry")  # type: ignore[attr-defined]
     assert value("rds_csi_nvme_connect_retries_total") == 1
 
@@ -106,7 +122,7 @@ async def test_the_startup_taint_is_taken_off_where_it_is_asked_for(
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "443")
     monkeypatch.setattr("rds_csi.kubernetes.api.in_cluster", lambda: "the API server")
     part = build(tmp_path, startup_taint="example.com/not-ready", max_volumes=volumes)
-    assert list(part.background) == ["reaper", "paths", "startup_taint"]
+    assert list(part.background) == ["reaper", "paths", "targets", "startup_taint"]
     taint = part.background["startup_taint"].__self__  # type: ignore[attr-defined]
     assert isinstance(taint, StartupTaint)
     assert (taint._key, taint._node, taint._node_id) == ("example.com/not-ready", "n1", "n1.tag")

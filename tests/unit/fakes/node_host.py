@@ -17,6 +17,7 @@ from rds_csi.filesystem.mounts import DeviceNumber, Mounts
 from rds_csi.node.ports import NodePorts
 from rds_csi.node.service import Node, NodeSettings
 from rds_csi.node.staging import StagedVolume, StagingStore
+from rds_csi.nvme.baseline import Doubt
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.mounts import DEVTMPFS
 from tests.unit.fakes.node_kernel import (
@@ -69,6 +70,8 @@ class FakeHost(FakeKernel):
         """What was done to which volume: program and NQN."""
         self.formats = 0
         self.statfs = Result(0, "4096 1000 600 500 100 90\n", "")
+        self.doubts: dict[str, Doubt] = {}
+        """Volumes whose target came back, perhaps without its memory."""
         self.refusals: dict[str, Result] = {}
         """Programs that fail, by name."""
 
@@ -81,6 +84,7 @@ class FakeHost(FakeKernel):
             store=SteppedStore(self.state, self.steps),
             mounts=Mounts(self, table=self.table.path),
             devices=FakeBlockDevices(self, self.sys),
+            doubt=self.doubts.get,
         )
 
     def node(self) -> Node:

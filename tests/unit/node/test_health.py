@@ -8,6 +8,8 @@ import pytest
 from rds_csi.csi import v1 as csi
 from rds_csi.errors import PathNotFound
 from rds_csi.model.health import Problem, Severity
+from rds_csi.nvme.baseline import Doubt
+from rds_csi.nvme.counters import Verdict
 from rds_csi.rpc.convert import add_condition
 from tests.unit.fakes.node_host import FakeHost
 from tests.unit.node.calls import OTHER, VOLUME, Calls, nqn, published
@@ -78,6 +80,20 @@ async def test_another_device_took_its_place(host: FakeHost) -> None:
     host.unplug(NQN)
     host._plug(NQN)
     assert await reasons(calls) == {"StaleMount": "INACCESSIBLE"}
+
+
+@pytest.mark.parametrize("block", [True, False])
+async def test_the_target_began_anew(host: FakeHost, block: bool) -> None:
+    calls = await published(host, block=block)
+    host.doubts[VOLUME] = Doubt(verdict=Verdict.BOOTED, since=1e9, until=1e9 + 60)
+    (found,) = await calls.health()
+    assert (found.status.name, found.reason) == ("DEGRADED", "TargetRestarted")
+    assert "between 2001-09-09T01:46:40+00:00 and 2001-09-09T01:47:40+00:00" in found.message
+    assert "stop the pods" in found.message
+    assert await calls.stats(), "it can be used, and that it should not be is said"
+    # What cannot be told is no problem that is known.
+    host.doubts[VOLUME] = Doubt(verdict=Verdict.UNKNOWN, since=1e9, until=1e9 + 60)
+    assert await calls.health() == []
 
 
 async def test_the_mount_is_lost(host: FakeHost) -> None:

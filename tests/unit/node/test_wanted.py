@@ -48,6 +48,7 @@ KEPT = StagedVolume(
     read_only=True,
     mount_flags=("noatime",),
     generation=3,
+    exclusive=True,
 )
 
 
@@ -89,6 +90,13 @@ def test_a_stage_keeps_the_targets_there_were_and_nothing_else() -> None:
         generation=2,
     )
     assert STAGE.record(before) == replace(STAGED, targets=(("/target", False),))
+
+
+@pytest.mark.parametrize("mode", AccessMode)
+def test_whether_other_nodes_may_have_it_too_is_kept(mode: AccessMode) -> None:
+    assert replace(STAGE, capability=replace(MOUNT, mode=mode)).record().exclusive is (
+        "SINGLE_NODE" in mode.name and not mode.name.startswith("MULTI")
+    )
 
 
 def test_a_raw_device_has_no_file_system_on_record() -> None:

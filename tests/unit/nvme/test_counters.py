@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from rds_csi.errors import CommandFailed, Unavailable
-from rds_csi.nvme.counters import UNIT, CounterReader, Counters, Traffic, Verdict, judge
+from rds_csi.nvme.counters import UNIT, CounterReader, Counters, Moved, Traffic, Verdict, judge
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.runner import FakeRunner
@@ -91,14 +91,14 @@ def test_traffic_is_what_the_kernel_counted(tmp_path: Path, *, multipath: bool) 
     tree = FakeSysfs(tmp_path / "fake", multipath=multipath)
     tree.connect(A)
     path = "nvme0c0n1" if multipath else "nvme0n1"
-    (tree.block(path) / "stat").write_text(" 113 1 4344 111 42 52 74416 1507 0 856 1851\n")
+    (tree.block(path) / "stat").write_text(" 113 1 4344 111 42 52 74416 1507 3 856 1851\n")
     (controller,) = Sysfs(tree.sys).controllers(A)
     found = reader(tree, FakeRunner())
-    assert found.traffic(controller) == Traffic(4344 * 512, 74416 * 512)
-    assert found.exact(controller) is multipath
-    assert found.instance(controller) == tree.controller("nvme0").stat().st_ino
+    moved = Moved(traffic=Traffic(4344 * 512, 74416 * 512), pending=3, exact=multipath)
+    assert found.moved(controller) == moved
+    assert found.instance(controller) == (tree.sys / "class/nvme/nvme0").lstat().st_ino
     tree.disconnect("nvme0")
-    assert found.traffic(controller) == NOTHING
+    assert found.moved(controller) == Moved()
     assert found.instance(controller) == 0
 
 

@@ -9,16 +9,23 @@ import pytest
 from rds_csi.driver.watch import NodeWatch
 from rds_csi.errors import CommandStuck, DriverError
 from rds_csi.model.parameters import ConnectionConfig
+from rds_csi.nvme.counters import Verdict
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.runtime.process import SubprocessRunner
 from rds_csi.telemetry.metrics import Metrics
-from rds_csi.telemetry.node_metrics import VOLUME_STATES, NodeMetrics
+from rds_csi.telemetry.node_metrics import VERDICTS, VOLUME_STATES, NodeMetrics
 from tests.unit.fakes.ssh import until
 from tests.unit.fakes.sysfs import HOST_NQN, FakeSysfs
 from tests.unit.node.staged_host import StagedHost
 from tests.unit.nvme.kernel import PREFIX, TARGET, A, Kernel
 
 VOLUME = A.rpartition(":")[2]
+
+
+class Returned:
+    """Stands for :class:`rds_csi.nvme.returns.Returns`."""
+
+    booted = 0
 
 
 class Reader:
@@ -112,7 +119,7 @@ async def test_the_service_shows_what_it_sees(host, value):
     before = value("volumes_seen_timestamp_seconds")
     await host.record()
     host.tree.connect(A, state="connecting")
-    services = value.watch.services(SubprocessRunner(), host.states)
+    services = value.watch.services(SubprocessRunner(), host.states, Returned())
     task = asyncio.create_task(services["volumes"]())
     await until(lambda: value("volumes_staged", state="connecting") == 1)
     assert value("volumes_staged", state="live") == 0
@@ -130,6 +137,18 @@ def test_states_are_shown_whole_and_words_nobody_knows_too():
     assert value("nvme_reconnects_total") == 3
 
 
+def test_returns_of_targets(host, value):
+    returned = Returned()
+    value.watch.services(SubprocessRunner(), host.states, returned)
+    assert {verdict.value for verdict in Verdict} == set(VERDICTS)
+    assert [value("target_returns_total", verdict=each) for each in VERDICTS] == [0, 0, 0]
+    value.watch.on_verdict("booted")
+    assert value("target_returns_total", verdict="booted") == 1
+    assert value("volumes_target_restarted") == 0
+    returned.booted = 3
+    assert value("volumes_target_restarted") == 3
+
+
 # Programs
 
 
@@ -138,7 +157,7 @@ async def test_programs_that_do_not_die(host, value):
     runner = SubprocessRunner(
         term_grace=0.02, kill_grace=0.02, signal_group=lambda pid, _number: pids.append(pid)
     )
-    value.watch.services(runner, host.states)
+    value.watch.services(runner, host.states, Returned())
     assert value("stuck_programs") == 0
     with pytest.raises(CommandStuck) as caught:
         await runner.run(["sleep", "60"], timeout=0.02)
