@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING
 
 from rds_csi.config import ControllerConfig, DriverConfig
 from rds_csi.controller.service import Controller, ControllerSettings
-from rds_csi.driver.parts import Part
-from rds_csi.routeros import Disks, Session, SessionSettings
+from rds_csi.driver.parts import Part, Service
+from rds_csi.routeros import Boots, Disks, Session, SessionSettings
 
 if TYPE_CHECKING:  # loaded only where metrics are on, for it brings prometheus-client
     from rds_csi.telemetry.metrics import Metrics
@@ -41,5 +41,8 @@ def controller_part(
             rename_exports=settings.rename_exports,
         ),
     )
-    background = watch.services(session, config.owner, settings) if watch is not None else {}
+    boots = Boots(session) if watch is None else Boots(session, on_boot=watch.on_boot)
+    background: dict[str, Service] = {"boots": boots.run}
+    if watch is not None:
+        background |= watch.services(session, config.owner, settings)
     return Part(service=service, background=background, close=session.close)

@@ -1,5 +1,6 @@
 """The RDS as the driver sees it: volumes, over one SSH connection to RouterOS."""
 
+from rds_csi.routeros.boots import Boot, Boots
 from rds_csi.routeros.disk import Capacity, Disk
 from rds_csi.routeros.disk_health import problems
 from rds_csi.routeros.disks import Disks
@@ -9,6 +10,8 @@ from rds_csi.routeros.settings import SessionSettings
 from rds_csi.routeros.version import System
 
 __all__ = [
+    "Boot",
+    "Boots",
     "Capacity",
     "Disk",
     "Disks",

@@ -81,8 +81,14 @@ def capacity(pool: str) -> str:
 
 
 def system() -> str:
-    """Print version and board."""
-    return block(':put "system"', print_json("/system/resource/print as-value"))
+    """Print version, board and uptime, and what the log says of boots, if it may be read."""
+    boots = '/log/print as-value where message~"^router " or message~"^kernel failure"'
+    return block(
+        ':put "system"',
+        print_json("/system/resource/print as-value"),
+        ':put "log"',
+        attempt(print_json(boots), failed=":nothing"),
+    )
 
 
 def create(

@@ -51,6 +51,8 @@ class Connection:
     def __init__(self, settings: SessionSettings, clock: Clock, rng: random.Random | None) -> None:
         self.system: System | None = None
         """What the RDS said of itself at the last connect."""
+        self.booted: float | None = None
+        """When it booted, on the monotonic clock, where the last connect told."""
         self.connects = 0
         self.failures = 0
         self._settings = settings
@@ -130,6 +132,8 @@ class Connection:
             self._not_before = self._clock.monotonic() + self._delays.next()
             self.failures += 1
             raise
+        if self.system.uptime is not None:
+            self.booted = self._clock.monotonic() - self.system.uptime
         self._ssh = ssh
         self._failure = None
         self._delays.reset()

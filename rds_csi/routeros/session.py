@@ -89,6 +89,11 @@ class Session:
         return self._connection.system
 
     @property
+    def booted(self) -> float | None:
+        """When the RDS booted, on the monotonic clock, as the last connect told."""
+        return self._connection.booted
+
+    @property
     def statistics(self) -> Statistics:
         """The numbers of this moment."""
         return Statistics(

@@ -2,9 +2,9 @@
 
 import re
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
-from rds_csi.errors import UnsupportedRouterOS
+from rds_csi.errors import RouterOSError, UnsupportedRouterOS
 from rds_csi.routeros.reply import Reply, as_text
 
 MINIMUM: Final = (7, 21)
@@ -12,20 +12,56 @@ MINIMUM: Final = (7, 21)
 
 _VERSION: Final = re.compile(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?(?![\d.])")
 
+_UPTIME: Final = re.compile(
+    r"(?:(\d+)w)?(?:(\d+)d)?(?:(\d+):(\d{2}):(\d{2})|(?:(\d+)h)?(?:(\d+)m)?(?:(\d+)s)?)"
+)
+_SECONDS: Final = (604800, 86400, 3600, 60, 1, 3600, 60, 1)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class System:
-    """What the RDS says of itself: RouterOS version, as it prints it, and board."""
+    """What the RDS says of itself: RouterOS version, as it prints it, and board.
+
+    ``uptime`` is in seconds, and None where it says none that can be read; ``boots`` is what its
+    log says of boots, the oldest first.
+    """
 
     version: str
     board: str
+    uptime: int | None = None
+    boots: tuple[str, ...] = ()
 
 
 def read_system(reply: Reply) -> System:
     """The system in the reply of ``commands.system``."""
     items = reply.items("system")
     found = items[0] if items else {}
-    return System(version=as_text(found.get("version")), board=as_text(found.get("board-name")))
+    return System(
+        version=as_text(found.get("version")),
+        board=as_text(found.get("board-name")),
+        uptime=parse_uptime(as_text(found.get("uptime"))),
+        boots=tuple(as_text(each.get("message")) for each in _log(reply)),
+    )
+
+
+def parse_uptime(text: str) -> int | None:
+    """Seconds of ``1w2d03:04:05`` or ``2d3h4m5s``; None for anything else."""
+    match = _UPTIME.fullmatch(text.strip())
+    if match is None or not match[0]:
+        return None
+    return sum(
+        int(number) * seconds
+        for number, seconds in zip(match.groups(), _SECONDS, strict=True)
+        if number
+    )
+
+
+def _log(reply: Reply) -> list[dict[str, Any]]:
+    """The lines of the log; a log that is none keeps nobody from working with the RDS."""
+    try:
+        return reply.items("log")
+    except RouterOSError:
+        return []
 
 
 def parse_version(text: str) -> tuple[int, int, int] | None:

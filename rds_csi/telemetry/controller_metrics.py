@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from typing import Final, Protocol
 
-from prometheus_client import Counter, Histogram
+from prometheus_client import Counter, Gauge, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 
 from rds_csi.runtime.clock import Clock, SystemClock
@@ -84,6 +84,12 @@ class ControllerMetrics:
             buckets=_SSH_BUCKETS,
             registry=registry,
         )
+        self._boot = Gauge(
+            "rds_csi_rds_boot_timestamp_seconds",
+            "When the RDS booted last, by how it had gone down before.",
+            ["before"],
+            registry=registry,
+        )
         self._pools: dict[str, tuple[float, int, int, int]] = {}
         registry.register(Read(self._collect_pools))
 
@@ -120,6 +126,11 @@ class ControllerMetrics:
             yield info
 
         self._registry.register(Read(collect))
+
+    def show_boot(self, at: float, before: str) -> None:
+        """The RDS booted ``at``; it had gone down "orderly", "abrupt" or "unknown"."""
+        self._boot.clear()
+        self._boot.labels(before).set(at)
 
     def show_pool(self, pool: str, *, size: int, free: int, reserve: int) -> None:
         """The pool has ``size`` bytes, of them ``free``; ``reserve`` of these are kept free."""

@@ -37,8 +37,7 @@ async def take_down(kubernetes: Kubernetes, *volumes: Claim) -> None:
 async def health(kubernetes: Kubernetes, volume: Claim) -> dict[str, str]:
     """What NodeGetVolumeHealth says is wrong: reasons and messages.
 
-    Not that the target began anew, as a simulator that makes its devices anew really does: of that
-    is ``tests/kernel/test_target_memory.py``.
+    Not that the target began anew, as a simulator that makes its devices anew really does.
     """
     async with asyncio.timeout(10):
         response = await kubernetes.node.node_get_volume_health(

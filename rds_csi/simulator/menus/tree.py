@@ -17,6 +17,7 @@ from rds_csi.simulator.menus.addresses import ADDRESSES, AddressMenu
 from rds_csi.simulator.menus.administration import KINDS, StoredMenu
 from rds_csi.simulator.menus.disk import DiskMenu
 from rds_csi.simulator.menus.file import FileMenu
+from rds_csi.simulator.menus.log import LogMenu
 from rds_csi.simulator.menus.system import IdentityMenu, PackageMenu, ResourceMenu, SshMenu
 from rds_csi.simulator.menus.system_clock import ClockMenu
 
@@ -41,6 +42,7 @@ def grammar(device: Device) -> Grammar:
     menus = {
         "disk": DiskMenu.node(device),
         "file": FileMenu.node(device),
+        "log": LogMenu.node(device),
         "system": MenuNode(menus=system),
     }
     kinds = {kind.path: StoredMenu.node(device, kind) for kind in (*KINDS, ADDRESSES)}
@@ -71,6 +73,7 @@ class MenuTree:
         self._menus: dict[tuple[str, ...], Menu] = {
             ("disk",): DiskMenu(device),
             ("file",): FileMenu(device),
+            ("log",): LogMenu(device),
             ("system", "resource"): ResourceMenu(device),
             ("system", "identity"): IdentityMenu(device),
             ("system", "package"): PackageMenu(device),

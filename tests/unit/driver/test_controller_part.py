@@ -7,7 +7,8 @@ from rds_csi.config import NodeConfig
 from rds_csi.controller.service import Controller
 from rds_csi.driver.controller_part import controller_part
 from rds_csi.driver.parts import build_metrics
-from rds_csi.routeros import Session, SessionSettings
+from rds_csi.routeros import Boot, Boots, Session, SessionSettings
+from rds_csi.routeros.boots import Down
 from tests.unit.telemetry.wired import controller_config, driver_config
 
 
@@ -43,13 +44,22 @@ async def test_the_service_has_the_settings_of_the_driver(tmp_path: Path) -> Non
 
 async def test_the_pool_is_asked_for_only_where_metrics_are_on(tmp_path: Path) -> None:
     config, settings = driver_config(tmp_path), controller_config(tmp_path)
-    assert controller_part(config, settings, None).background == {}
+    assert list(controller_part(config, settings, None).background) == ["boots"]
     metrics, _ = build_metrics(config, settings, NodeConfig(node_id="n1"))
     part = controller_part(config, settings, metrics)
-    assert list(part.background) == ["pool"]
+    assert list(part.background) == ["boots", "pool"]
     session = session_of(part.close)
     assert session._observe is not None
     assert metrics is not None
     session._observe("ok", 0.5)
     value = metrics.registry.get_sample_value
+    boots = part.background["boots"].__self__  # type: ignore[attr-defined]
+    assert isinstance(boots, Boots)
+    assert boots._link is session
+    for at, before in ((7.0, Down.UNKNOWN), (9.0, Down.ABRUPT)):
+        boots._on_boot(Boot(at, before))
+    shown = {
+        each: value("rds_csi_rds_boot_timestamp_seconds", {"before": each.value}) for each in Down
+    }
+    assert shown == {Down.ORDERLY: None, Down.UNKNOWN: None, Down.ABRUPT: 9.0}
     assert value("rds_csi_ssh_commands_total", {"outcome": "ok"}) == 1

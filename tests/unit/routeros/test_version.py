@@ -4,7 +4,13 @@ import pytest
 
 from rds_csi.errors import UnsupportedRouterOS
 from rds_csi.routeros.reply import Reply
-from rds_csi.routeros.version import System, parse_version, read_system, require_supported
+from rds_csi.routeros.version import (
+    System,
+    parse_uptime,
+    parse_version,
+    read_system,
+    require_supported,
+)
 
 
 @pytest.mark.parametrize(
@@ -39,3 +45,24 @@ def test_the_system_is_read_from_a_list_or_a_lone_object() -> None:
     for text in ('[{"version":"7.24","board-name":"b"}]', '{"version":"7.24","board-name":"b"}'):
         assert read_system(Reply(("system", text))) == System(version="7.24", board="b")
     assert read_system(Reply(("system", "[]"))).version == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "seconds"),
+    [
+        ("00:00:07", 7),
+        ("3d00:10:00", 3 * 86400 + 600),
+        ("1w2d03:04:05", 9 * 86400 + 3 * 3600 + 245),
+        ("1w2d3h4m5s", 9 * 86400 + 3 * 3600 + 245),
+        ("5m", 300),
+        ("2w", 14 * 86400),
+        ("", None),
+        ("soon", None),
+        ("7", None),
+        ("-1s", None),
+    ],
+)
+def test_uptimes(text: str, seconds: int | None) -> None:
+    assert parse_uptime(text) == seconds
+    item = f'[{{"version":"7.24","board-name":"b","uptime":"{text}"}}]'
+    assert read_system(Reply(("system", item))).uptime == seconds
