@@ -33,6 +33,7 @@ from rds_csi.node.states import VolumeStates
 from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.nvme.sysfs import Sysfs
+from rds_csi.pathlayer.maps import Maps
 from rds_csi.runtime.process import SubprocessRunner
 from rds_csi.telemetry import logs
 from tests.unit.fakes.sysfs import HOST_ID, HOST_NQN, FakeSysfs
@@ -85,6 +86,7 @@ class Host:
         self.sysfs = Sysfs(tree.sys, dev=tree.dev)
         self.mounts = Mounts(self.runner, table=root / "mountinfo", changed=lambda: False)
         self.store = StagingStore(root / "state")
+        maps = Maps(self.runner, BlockDevices(self.runner), "bench", root=tree.sys, dev=tree.dev)
         connector = Connector(
             self.runner, self.sysfs, HostIdentity(HOST_NQN, HOST_ID), in_use=self.mounts.uses
         )
@@ -97,6 +99,7 @@ class Host:
                 store=self.store,
                 mounts=self.mounts,
                 devices=BlockDevices(self.runner),
+                maps=maps,
             ),
         )
         self.reaper = Reaper(
@@ -108,7 +111,7 @@ class Host:
             mounted=lambda: self.mounts.look(many=True).uses,
             locked=lambda _nqn: False,
         )
-        self.states = VolumeStates(self.store, self.sysfs, self.mounts, HOST_NQN)
+        self.states = VolumeStates(self.store, self.sysfs, maps, self.mounts, HOST_NQN)
 
     def staging(self, number: int) -> str:
         """Where the kubelet has a volume staged."""

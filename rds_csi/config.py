@@ -119,7 +119,8 @@ class ControllerConfig:
     ``rds_host_keys`` are OpenSSH public keys, one pinned per key the RDS may show.
     ``reserve`` bytes of the pool stay free. Key and host keys come from files or values; their
     contents never show in a ``repr``. ``rename_exports``: each hand-over gives the export a name of
-    its own, so that the RDS itself refuses former holders.
+    its own, so that the RDS itself refuses former holders. ``path_layer``: nodes are to keep
+    volumes that the kernel gives up.
     """
 
     rds_address: str
@@ -133,6 +134,7 @@ class ControllerConfig:
     reserve: int = 1024**3
     list_page: int = 500
     rename_exports: bool = True
+    path_layer: bool = False
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching anything."""

@@ -121,6 +121,11 @@ controller_options = options(
         default=True,
         help="Name an export anew at each hand-over: the RDS then refuses former holders.",
     ),
+    option(
+        "--path-layer",
+        is_flag=True,
+        help="Have nodes put a dm-multipath map over each volume whose I/O is to wait.",
+    ),
 )
 
 node_options = options(

@@ -28,7 +28,7 @@ from rds_csi.errors import (
     VolumeNotFound,
 )
 from rds_csi.model.access import Capability, minimum_size
-from rds_csi.model.contexts import ADDRESS_KEY, Published, Target, volume_context
+from rds_csi.model.contexts import ADDRESS_KEY, Published, Target, io_waits, volume_context
 from rds_csi.model.data_addresses import read_addresses
 from rds_csi.model.node_id import check_node
 from rds_csi.model.parameters import VolumeParameters
@@ -68,7 +68,8 @@ _CAPABILITIES: Final = (
 class ControllerSettings:
     """``owner`` marks our records; ``reserve`` is in bytes, ``list_page`` in volumes.
 
-    ``rename_exports``: each hand-over gives the export a name of its own.
+    ``rename_exports``: each hand-over gives the export a name of its own. ``path_layer``: nodes are
+    to map the devices of volumes whose I/O is to wait.
     """
 
     owner: str
@@ -78,6 +79,7 @@ class ControllerSettings:
     defaults: VolumeParameters
     reserve: int = 0
     list_page: int = 500
+    path_layer: bool = False
 
 
 class Controller(csi.ControllerBase):
@@ -207,7 +209,8 @@ class Controller(csi.ControllerBase):
         if disk.size <= 0:
             raise size_unknown(slot)
         target = Target(addresses, disk.port, disk.nqn)
-        told = _told(disk, read_only=message.readonly)
+        mapped = self._settings.path_layer and io_waits(message.volume_context)
+        told = replace(_told(disk, read_only=message.readonly), path_layer=mapped)
         return csi.ControllerPublishVolumeResponse(
             publish_context={**target.to_context(), **told.to_context()}
         )

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from typing import Final
 
 from rds_csi.config import DriverConfig, NodeConfig
+from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import Mounts
+from rds_csi.model.block_device import DeviceNumber
 from rds_csi.model.host_identity import HostIdentity, host_identity
 from rds_csi.model.volume import read_nqn
 from rds_csi.node.staging import StagingStore
@@ -19,6 +21,7 @@ from rds_csi.nvme.counters import CounterReader
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.nvme.returns import Returns
 from rds_csi.nvme.sysfs import Sysfs
+from rds_csi.pathlayer.maps import Maps
 from rds_csi.runtime.process import SubprocessRunner
 from rds_csi.runtime.scope import Scope
 
@@ -38,6 +41,8 @@ class Host:
     runner: SubprocessRunner
     sysfs: Sysfs
     mounts: Mounts
+    devices: BlockDevices
+    maps: Maps
     store: StagingStore
 
     @classmethod
@@ -46,13 +51,48 @@ class Host:
     ) -> "Host":
         """The host of that node."""
         runner = SubprocessRunner()
+        identity = host_identity(config.cluster_id, node_id)
+        sysfs = sysfs or Sysfs()
+        root, dev = sysfs.places
+        devices = BlockDevices(runner, root=root)
         return cls(
-            identity=host_identity(config.cluster_id, node_id),
+            identity=identity,
             runner=runner,
-            sysfs=sysfs or Sysfs(),
+            sysfs=sysfs,
             mounts=Mounts(runner),
+            devices=devices,
+            # Of this host identity, as its connections are: two nodes may share a kernel.
+            maps=Maps(runner, devices, f"{config.owner}/{identity.nqn}", root=root, dev=dev),
             store=StagingStore(settings.state_dir),
         )
+
+
+class MapsOver:
+    """The reaper's view of the path layer: what stands over a device, and whether that is used."""
+
+    def __init__(self, host: Host) -> None:
+        self._host = host
+
+    def names_over(self, devno: DeviceNumber) -> set[str]:
+        """See :class:`rds_csi.nvme.reaper.Maps`."""
+        return {found.device.name for found in self._host.maps.over(devno)}
+
+    async def remove_over(self, nqn: str) -> None:
+        """See :class:`rds_csi.nvme.reaper.Maps`."""
+        host = self._host
+        for device in host.sysfs.devices(host.sysfs.controllers(nqn)):
+            for found in host.maps.over(device.devno):
+                await host.maps.remove(found)
+
+    def mounted(self) -> Callable[[DeviceNumber], bool]:
+        """Reads the mount table; who tells whether a device, or a map over it, is mounted."""
+        table = self._host.mounts.look(many=True)
+
+        def mounted(devno: DeviceNumber) -> bool:
+            over = (found.devno for found in self._host.maps.over(devno))
+            return any(map(table.uses, (devno, *over)))
+
+        return mounted
 
 
 def build_connections(
@@ -82,18 +122,20 @@ def build_connections(
         on_event=on_event,
         scope=scope,
     )
+    maps = MapsOver(host)
     reaper = Reaper(
         sysfs=host.sysfs,
         connector=connector,
         host=host.identity.nqn,
         nqn_prefix=config.nqn_prefix,
         recorded=host.store.recorded,
-        mounted=lambda: host.mounts.look(many=True).uses,
+        mounted=maps.mounted,
         locked=lambda nqn: (name := read_nqn(nqn)) is None or locked(name.volume),
         grace=settings.reap_grace if grace is None else grace,
         interval=settings.reap_interval,
         dry_run=dry_run,
         on_disconnect=on_orphan,
+        maps=maps,
     )
     return connector, reaper
 

@@ -39,6 +39,7 @@ def controller_part(
             reserve=settings.reserve,
             list_page=settings.list_page,
             rename_exports=settings.rename_exports,
+            path_layer=settings.path_layer,
         ),
     )
     boots = Boots(session) if watch is None else Boots(session, on_boot=watch.on_boot)

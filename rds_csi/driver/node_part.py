@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING
 from rds_csi.config import DriverConfig, NodeConfig
 from rds_csi.driver.connections import Host, build_connections, build_returns
 from rds_csi.driver.parts import Part, Service
-from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.node.path_keeper import PathKeeper
 from rds_csi.node.ports import NodePorts
 from rds_csi.node.service import Node, NodeSettings
@@ -50,7 +49,7 @@ def node_part(
         **_startup_taint(config, settings, node_id),
     }
     if watch is not None:
-        states = VolumeStates(host.store, host.sysfs, host.mounts, host.identity.nqn)
+        states = VolumeStates(host.store, host.sysfs, host.maps, host.mounts, host.identity.nqn)
         background |= watch.services(host.runner, states, returns)
     return Part(
         service=_service(config, settings, node_id, host, connector=connector, returns=returns),
@@ -118,7 +117,8 @@ def _service(
             initiator=connector,
             subsystems=host.sysfs,
             mounts=host.mounts,
-            devices=BlockDevices(host.runner),
+            devices=host.devices,
+            maps=host.maps,
             store=host.store,
             doubt=returns.doubt,
         ),

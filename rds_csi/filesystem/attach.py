@@ -17,8 +17,9 @@ from rds_csi.errors import (
     NotUndone,
     Unavailable,
 )
-from rds_csi.filesystem.devices import BlockDevices, Device
+from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import Mount, Mounts
+from rds_csi.model.block_device import Device
 
 _TIMEOUT: Final = 60.0
 """Seconds for one ``mount``; replaying a large journal takes some."""

@@ -25,7 +25,7 @@ from rds_csi.errors import (
     VolumeInUse,
 )
 from rds_csi.filesystem import probe
-from rds_csi.filesystem.mounts import DeviceNumber
+from rds_csi.model.block_device import Device, DeviceNumber
 from rds_csi.runtime.process import PACKAGES, Result, Runner
 
 _SECTOR: Final = 512
@@ -38,25 +38,6 @@ _PAUSE: Final = 0.5
 """Seconds between two looks for a holder. A container that is being started has every mount of the
 node in its own mount namespace for an instant, until it leaves them behind."""
 _PROBE: Final = (sys.executable, "-I", "-S", "-B", probe.__file__)
-
-
-@dataclass(frozen=True, slots=True)
-class Device:
-    """A device node, the number it must have, and whose it must be.
-
-    Names and numbers are given anew, in the same instant, to another volume. What stays is the
-    subsystem's NQN and the host NQN of a controller that leads to it: they are proven.
-    """
-
-    path: Path
-    devno: DeviceNumber
-    nqn: str
-    host_nqn: str
-
-    @property
-    def number(self) -> str:
-        """The number as the kernel writes it."""
-        return f"{self.devno[0]}:{self.devno[1]}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,7 +131,7 @@ class BlockDevices:
         the number from being given to another device.
         """
         try:
-            probe.prove(str(self._root), device.number, device.nqn, device.host_nqn)
+            probe.prove(str(self._root), *_whose(device))
         except probe.Refused as error:
             raise _not_ours(device, str(error), volume) from None
 
@@ -235,7 +216,7 @@ class BlockDevices:
     async def _probe(
         self, device: Device, words: Sequence[str], seconds: float, volume: str
     ) -> Result:
-        whose = (str(self._root), str(device.path), device.number, device.nqn, device.host_nqn)
+        whose = (str(self._root), str(device.path), *_whose(device))
         try:
             return await self._runner.run([*_PROBE, *whose, *words], timeout=seconds, volume=volume)
         except CommandFailed as error:
@@ -259,6 +240,11 @@ class BlockDevices:
             return (self._directory(devno) / attribute).read_text().strip()
         except OSError:
             return None  # the device went away before or while it was read
+
+
+def _whose(device: Device) -> tuple[str, str, str, str]:
+    """What :func:`rds_csi.filesystem.probe.prove` is asked."""
+    return device.number, device.nqn, device.host_nqn, device.map or probe.NO_MAP
 
 
 def _not_ours(device: Device, why: str, volume: str) -> Unavailable:

@@ -43,7 +43,8 @@ from typing import Final
 import structlog
 
 from rds_csi.errors import CommandFailed, FailedPrecondition, Internal, NotBlank
-from rds_csi.filesystem.devices import BlockDevices, Device, Inspection, Superblock
+from rds_csi.filesystem.devices import BlockDevices, Inspection, Superblock
+from rds_csi.model.block_device import Device
 from rds_csi.model.volume import MIB
 
 log = structlog.get_logger(__name__)

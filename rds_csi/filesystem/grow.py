@@ -14,8 +14,9 @@ from typing import Final
 import structlog
 
 from rds_csi.errors import CommandFailed, Internal, Unavailable
-from rds_csi.filesystem.devices import BlockDevices, Device
+from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import Mount
+from rds_csi.model.block_device import Device
 from rds_csi.model.volume import MIB
 from rds_csi.runtime.process import Runner
 

@@ -17,11 +17,10 @@ import structlog
 
 from rds_csi.errors import CommandFailed, Internal, VolumeInUse
 from rds_csi.filesystem.kept import Kept, MountEvents
+from rds_csi.model.block_device import DeviceNumber
 from rds_csi.runtime.process import Runner
 
 log = structlog.get_logger(__name__)
-
-DeviceNumber = tuple[int, int]
 
 _ODD: Final = re.compile(rb"[\s\\#]")
 _ESCAPE: Final = re.compile(rb"\\([0-3][0-7]{2})")

@@ -4,11 +4,12 @@ A read from a device whose target is gone waits for as long as the outage lasts,
 that waits so can be ended. This file is therefore run by path, without the package and its
 imports (``python -I -S probe.py``), and needs the standard library alone.
 
-    probe.py SYS DEVICE MAJOR:MINOR NQN HOSTNQN COMMAND [ARGUMENT...]
+    probe.py SYS DEVICE MAJOR:MINOR NQN HOSTNQN MAP COMMAND [ARGUMENT...]
 
 opens the device and proves, before anything else, that what it holds open has that number and is
-the namespace of that subsystem, connected with that host NQN, as SYS (``/sys``) shows it. Names
-and numbers are given anew to other volumes; none of what is held open is. The commands:
+the namespace of that subsystem, connected with that host NQN, as SYS (``/sys``) shows it; or, with
+a MAP other than ``-``, the map of that dm UUID, over such namespaces alone. Names and numbers are
+given anew to other volumes; none of what is held open is. The commands:
 
     inspect [log]
         prints what direct reads of the samples show, as JSON (see :class:`Samples`), with
@@ -44,11 +45,9 @@ ERROR, OTHER, CHANGED, HELD, MISSING = 111, 112, 113, 114, 115
 """A failure; another device, or none any more; other content; in use; no such program. None of
 the programs that are run here ends with one of these."""
 
-_START = 4 * MIB
-_END = MIB
-_SAMPLE = 64 * KIB
-_SPREAD = 64
-_BLOCK = 4096
+NO_MAP = "-"
+_START, _END, _SAMPLE, _SPREAD = 4 * MIB, MIB, 64 * KIB, 64
+_BLOCK, _SECTOR = 4096, 512
 # Where the copies of an ext superblock are: the groups 1, 3, 5, 7, 9, 25, 27 and 49, of 128 MiB
 # each (8 MiB on small file systems); and those of btrfs.
 _GROUPS = (1, 3, 5, 7, 9, 25, 27, 49)
@@ -68,7 +67,6 @@ _EXT_RECOVER = 0x4
 # last write.
 _XFS_MAGIC = b"XFSB"
 _XFS_UUID, _XFS_INPROGRESS = 32, 126
-_SECTOR = 512
 # What neither mkfs leaves, beyond the first 2 KiB: offset, bytes, name.
 _FOREIGN = (
     (64 * KIB + 64, b"_BHRfS_M", "btrfs"),
@@ -85,13 +83,30 @@ class Refused(Exception):
         self.status = status
 
 
-def prove(sys_root: str, devno: str, nqn: str, host_nqn: str) -> None:
+def prove(sys_root: str, devno: str, nqn: str, host_nqn: str, dm_uuid: str = NO_MAP) -> None:
     """Raise :class:`Refused` unless device ``devno`` is of that subsystem, for that host.
+
+    Or it is the map of that dm UUID, over such devices alone.
+    """
+    entry = os.path.join(sys_root, "dev", "block", devno)
+    if dm_uuid == NO_MAP:
+        return prove_namespace(entry, devno, nqn, host_nqn)
+    if (found := _attribute(os.path.join(entry, "dm"), "uuid")) != dm_uuid:
+        raise Refused(OTHER, f"device {devno} is now {found or 'no map'}")
+    slaves = os.path.join(entry, "slaves")
+    if not (names := _names(slaves, "")):
+        raise Refused(OTHER, f"map {devno} leads to no device")
+    for slave in (os.path.join(slaves, name) for name in names):
+        prove_namespace(slave, _attribute(slave, "dev") or slave, nqn, host_nqn)
+    return None
+
+
+def prove_namespace(entry: str, devno: str, nqn: str, host_nqn: str) -> None:
+    """:func:`prove`, of an NVMe device.
 
     ``nvmeXnY`` is below its subsystem (native multipath; ``nvmeM`` in there are the controllers)
     or below its one controller: kernel, drivers/nvme/host/multipath.c.
     """
-    entry = os.path.join(sys_root, "dev", "block", devno)
     parent = os.path.dirname(os.path.realpath(entry))
     found = _attribute(parent, "subsysnqn")
     hosts = {_attribute(os.path.join(parent, name), "hostnqn") for name in _names(parent)}
@@ -112,9 +127,9 @@ def _attribute(directory: str, name: str) -> str:
         return ""  # no such attribute, or the device goes away
 
 
-def _names(directory: str) -> list[str]:
+def _names(directory: str, start: str = "nvme") -> list[str]:
     try:
-        return [name for name in os.listdir(directory) if name.startswith("nvme")]
+        return [name for name in os.listdir(directory) if name.startswith(start)]
     except OSError:
         return []
 
@@ -329,13 +344,13 @@ def become(program: list[str], descriptor: int) -> None:
 
 def main(arguments: list[str]) -> int:
     """Do what the arguments say; returns the exit status."""
-    device, devno, command = arguments[1], arguments[2], arguments[5]
-    whose = (arguments[0], *arguments[2:5])
+    device, devno, command = arguments[1], arguments[2], arguments[6]
+    whose = (arguments[0], *arguments[2:6])
     try:
         if command == "claim":
             claim(device, devno, whose)
         else:
-            act(open_direct(device, devno), device, whose, arguments[5:])
+            act(open_direct(device, devno), device, whose, arguments[6:])
     except Refused as error:
         print(error, file=sys.stderr)  # noqa: T201 - a program's output
         return error.status

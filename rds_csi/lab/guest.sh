@@ -30,7 +30,7 @@ mkdir -p "$shared" 2>/dev/null || true
 mount --bind "$base/0" "$shared"
 
 ip link set lo up
-modprobe -a nvme-tcp nvmet nvmet-tcp loop ext4 xfs
+modprobe -a nvme-tcp nvmet nvmet-tcp loop ext4 xfs dm-multipath dm-round-robin
 mountpoint -q /sys/kernel/config || mount -t configfs configfs /sys/kernel/config
 
 mkdir -p /var/lib/kubelet /var/lib/rds-csi

@@ -35,6 +35,8 @@ outdated. Absent for what was published before records had it, which is 0."""
 FORMATTED_KEY: Final = "formatted"
 """PublishContext: the file system the volume is known to hold, absent when none is known. Such a
 volume is never formatted, whatever its device shows."""
+PATH_LAYER_KEY: Final = "pathLayer"
+"""PublishContext: ``true`` where a map is to stand between the NVMe device and whoever uses it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +94,7 @@ class Published:
     generation: int | None = None
     formatted: str = ""
     read_only: bool = False
+    path_layer: bool = False
 
     @classmethod
     def from_context(cls, publish: Mapping[str, str]) -> Self:
@@ -101,6 +104,7 @@ class Published:
             generation=_number(publish, GENERATION_KEY),
             formatted=publish.get(FORMATTED_KEY, ""),
             read_only=publish.get(READONLY_KEY) == "true",
+            path_layer=publish.get(PATH_LAYER_KEY) == "true",
         )
 
     def to_context(self) -> dict[str, str]:
@@ -110,6 +114,7 @@ class Published:
             **{key: str(value) for key, value in numbers.items() if value is not None},
             **({FORMATTED_KEY: self.formatted} if self.formatted else {}),
             **({READONLY_KEY: "true"} if self.read_only else {}),
+            **({PATH_LAYER_KEY: "true"} if self.path_layer else {}),
         }
 
 
@@ -147,6 +152,11 @@ def connection_context(config: ConnectionConfig) -> dict[str, str]:
     if config.queue_size:
         context["queueSize"] = str(config.queue_size)
     return context
+
+
+def io_waits(volume: Mapping[str, str]) -> bool:
+    """Whether I/O is to wait for as long as an outage lasts (:attr:`ConnectionConfig.waits`)."""
+    return ConnectionConfig.from_parameters(volume).waits
 
 
 def has_source(volume: Mapping[str, str]) -> bool:

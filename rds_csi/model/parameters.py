@@ -34,6 +34,11 @@ class ConnectionConfig:
     nr_io_queues: int = 0
     queue_size: int = 0
 
+    @property
+    def waits(self) -> bool:
+        """Whether I/O is to wait for as long as an outage lasts; else errors were asked for."""
+        return self.ctrl_loss_tmo == -1 and self.fast_io_fail_tmo is None
+
     @classmethod
     def from_parameters(cls, parameters: Mapping[str, str]) -> Self:
         """The settings in StorageClass parameters or a VolumeContext; defaults where absent.

@@ -7,7 +7,8 @@ of their own for the verdicts; what a verdict is, stands here alone.
 from collections.abc import Collection, Sequence
 from enum import Enum
 
-from rds_csi.filesystem.mounts import DeviceNumber, Mount
+from rds_csi.filesystem.mounts import Mount
+from rds_csi.model.block_device import DeviceNumber
 from rds_csi.nvme.sysfs import Controller
 
 

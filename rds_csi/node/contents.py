@@ -22,10 +22,11 @@ from uuid import uuid4
 import structlog
 
 from rds_csi.errors import CommandTimeout, FailedPrecondition, Internal
-from rds_csi.filesystem.devices import BlockDevices, Device
+from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.format import Formatter, State
 from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mount
+from rds_csi.model.block_device import Device
 from rds_csi.node.connected import same_export
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.node.wanted import Stage

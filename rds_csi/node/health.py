@@ -85,15 +85,15 @@ class HealthCheck:
             raise PathNotFound(f"it is not at {path}", volume=volume)
 
     def _shown(self, look: Look, path: str) -> str:
-        if look.namespace is None:
+        if look.front is None:
             return ""
-        return self._inspector.shown(look.mounts, path, look.namespace)
+        return self._inspector.shown(look.mounts, path, look.front)
 
     def _at_path(self, path: str, look: Look, record: StagedVolume | None) -> Iterator[Problem]:
         shown = self._shown(look, path)
         verdict = Shown.WELL
         if shown != "device":
-            numbers = [look.namespace.devno] if look.namespace is not None else []
+            numbers = [look.front.devno] if look.front is not None else []
             writable = record is not None and not record.read_only
             verdict = judge_mount(look.mounts.at(path), numbers, writable=writable)
         if verdict is Shown.NOTHING and _expected(path, record):

@@ -11,16 +11,20 @@ import asyncio
 from dataclasses import dataclass
 
 from rds_csi.filesystem.mounts import Mounts, MountTable
-from rds_csi.node.connected import Volumes
+from rds_csi.node.connected import Front, Volumes
 from rds_csi.nvme.sysfs import Controller, Namespace
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Look:
-    """What the kernel showed of a volume at one moment: this node's connections to it."""
+    """What the kernel showed of a volume at one moment: this node's connections to it.
+
+    ``front`` is what its mounts show: its map, wherever that leads, or else the namespace.
+    """
 
     controllers: tuple[Controller, ...]
     namespace: Namespace | None
+    front: Front | None
     mounts: MountTable
 
 
@@ -44,8 +48,10 @@ class Looks:
 
     def _look(self, volume: str) -> Look:
         controllers = self._volumes.controllers(volume)
+        nqn, namespace = self._volumes.namespace(controllers)
         return Look(
             controllers=tuple(controllers),
-            namespace=self._volumes.namespace(controllers),
+            namespace=namespace,
+            front=self._volumes.front(nqn, namespace, volume=volume),
             mounts=self._mounts.lately(),
         )

@@ -11,6 +11,7 @@ from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.node.staging import StagingStore
 from rds_csi.nvme.baseline import Doubt
 from rds_csi.nvme.sysfs import Controller, Namespace
+from rds_csi.pathlayer.maps import Maps
 from rds_csi.runtime.process import Runner
 
 
@@ -72,6 +73,7 @@ class NodePorts:
     subsystems: Subsystems
     mounts: Mounts
     devices: BlockDevices
+    maps: Maps
     store: StagingStore
     doubt: Callable[[str], Doubt | None] = no_doubt
     """Whether a volume's target came back without its memory (:mod:`rds_csi.nvme.returns`)."""

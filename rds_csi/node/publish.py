@@ -22,15 +22,16 @@ from rds_csi.errors import (
 )
 from rds_csi.filesystem import paths
 from rds_csi.filesystem.attach import DeviceMounts
-from rds_csi.filesystem.devices import BlockDevices, Device
+from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import Mount, Mounts
 from rds_csi.model.access import AccessMode
-from rds_csi.node.connected import Volumes, not_undone
+from rds_csi.model.block_device import Device
+from rds_csi.node.connected import Front, Volumes, not_undone
 from rds_csi.node.handover import Handovers
+from rds_csi.node.layer import Layer
 from rds_csi.node.ports import Initiator
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.node.wanted import Publish
-from rds_csi.nvme.sysfs import Namespace
 
 log = structlog.get_logger(__name__)
 
@@ -56,6 +57,7 @@ class Publisher:
         mounts: Mounts,
         devices: BlockDevices,
         handovers: Handovers,
+        layer: Layer,
         store: StagingStore,
     ) -> None:
         self._initiator = initiator
@@ -63,6 +65,7 @@ class Publisher:
         self._mounts = mounts
         self._devices = devices
         self._handovers = handovers
+        self._layer = layer
         self._attach = DeviceMounts(mounts, devices)
         self._store = store
 
@@ -71,20 +74,23 @@ class Publisher:
 
         Raises :class:`FailedPrecondition` where it is not staged here, was staged under another
         generation, or the mode allows no second target; :class:`VolumeMismatch` where the target
-        shows something else.
+        shows something else; :class:`Unavailable` while its map leads to no device.
         """
+        nqn = wanted.target.nqn
         found = await self._store.read(wanted.volume)
-        namespace = self._initiator.find(wanted.target.nqn)
-        if namespace is None:
-            if self._volumes.nqns(wanted.volume):
+        namespace = self._initiator.find(nqn)
+        front = self._volumes.front(nqn, namespace, volume=wanted.volume)
+        if front is None:
+            if self._volumes.nqns(wanted.volume) or self._layer.any(wanted.volume):
                 # Connected by the name of an older hand-over, perhaps.
                 await self._handovers.require(wanted.volume, wanted.generation, found)
             raise FailedPrecondition("it is not staged: not connected", volume=wanted.volume)
-        device = self._volumes.device(wanted.target.nqn, namespace)
+        self._layer.led(front, namespace, volume=wanted.volume)
+        device = self._volumes.device(nqn, front)
         if wanted.block:
             self._require_block(wanted, device)
         else:
-            self._require_mounted(wanted, namespace)
+            self._require_mounted(wanted, front)
         await self._handovers.require(wanted.volume, wanted.generation, found)
         record = found or wanted.record()
         if await self._is_published(wanted, record, device):
@@ -103,9 +109,9 @@ class Publisher:
         await self._store.write(record.with_target(wanted.path, wanted.read_only))
         await self._show(wanted, device)
 
-    def _require_mounted(self, wanted: Publish, namespace: Namespace) -> None:
+    def _require_mounted(self, wanted: Publish, front: Front) -> None:
         staged = self._mounts.at(wanted.staging_path)
-        if not staged or staged[-1].devno != namespace.devno:
+        if not staged or staged[-1].devno != front.devno:
             raise FailedPrecondition(
                 f"it is not staged: {wanted.staging_path} is "
                 f"{'not a mount' if not staged else 'a mount of another device'}",

@@ -27,6 +27,7 @@ from rds_csi.node.connected import Volumes, check_target
 from rds_csi.node.contents import Contents
 from rds_csi.node.handover import Handovers
 from rds_csi.node.health import HealthCheck
+from rds_csi.node.layer import Layer
 from rds_csi.node.look import Looks
 from rds_csi.node.ports import NodePorts
 from rds_csi.node.publish import Publisher
@@ -71,9 +72,16 @@ class Node(csi.NodeBase):
 
     def __init__(self, settings: NodeSettings, ports: NodePorts) -> None:
         mounts, devices, store = ports.mounts, ports.devices, ports.store
-        volumes = Volumes(ports.initiator, ports.subsystems, settings.host_nqn)
+        volumes = Volumes(ports.initiator, ports.subsystems, ports.maps, settings.host_nqn)
         grower = Grower(ports.runner, devices)
-        uses = Uses(initiator=ports.initiator, volumes=volumes, mounts=mounts, devices=devices)
+        uses = Uses(
+            initiator=ports.initiator,
+            volumes=volumes,
+            maps=ports.maps,
+            mounts=mounts,
+            devices=devices,
+        )
+        layer = Layer(maps=ports.maps, volumes=volumes, uses=uses, devices=devices)
         handovers = Handovers(volumes=volumes, uses=uses, store=store)
         self._settings = settings
         self._paths = Paths(settings.kubelet_dir)
@@ -88,6 +96,7 @@ class Node(csi.NodeBase):
             ),
             handovers=handovers,
             uses=uses,
+            layer=layer,
             store=store,
         )
         self._publisher = Publisher(
@@ -96,6 +105,7 @@ class Node(csi.NodeBase):
             mounts=mounts,
             devices=devices,
             handovers=handovers,
+            layer=layer,
             store=store,
         )
         self._inspector = Inspector(
@@ -105,6 +115,7 @@ class Node(csi.NodeBase):
             mounts=mounts,
             devices=devices,
             grower=grower,
+            layer=layer,
             store=store,
         )
         self._health = HealthCheck(
@@ -139,6 +150,7 @@ class Node(csi.NodeBase):
                 formatted=told.formatted,
                 content_expected=has_source(message.volume_context),
                 pinned=names_address(message.volume_context),
+                path_layer=told.path_layer,
             )
         )
         return csi.NodeStageVolumeResponse()

@@ -15,13 +15,15 @@ from rds_csi.errors import (
     Unavailable,
 )
 from rds_csi.filesystem import paths
-from rds_csi.filesystem.devices import BlockDevices, Device
+from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mount, Mounts, MountTable
 from rds_csi.filesystem.usage import Usage, usage
+from rds_csi.model.block_device import Device
 from rds_csi.model.volume import CapacityRange
-from rds_csi.node.connected import Volumes
+from rds_csi.node.connected import Front, Volumes
 from rds_csi.node.handover import RESTART
+from rds_csi.node.layer import Layer
 from rds_csi.node.look import Look
 from rds_csi.node.ports import Initiator
 from rds_csi.node.staging import StagedVolume, StagingStore
@@ -46,6 +48,7 @@ class Inspector:
         mounts: Mounts,
         devices: BlockDevices,
         grower: Grower,
+        layer: Layer,
         store: StagingStore,
     ) -> None:
         self._runner = runner
@@ -54,6 +57,7 @@ class Inspector:
         self._mounts = mounts
         self._devices = devices
         self._grower = grower
+        self._layer = layer
         self._store = store
 
     async def stats(self, look: Look, volume: str, path: str) -> Usage | int:
@@ -63,7 +67,7 @@ class Inspector:
         where it was, but its device is gone. Never waits for a device for more than a few
         seconds.
         """
-        if look.namespace is None:
+        if look.front is None:
             mounted = look.mounts.at(path)
             if mounted and not self._devices.exists(mounted[-1].devno):
                 raise Unavailable(
@@ -72,11 +76,11 @@ class Inspector:
                     advice="the kernel gave the connection up; restart the pods that use it",
                 )
             raise PathNotFound(f"it is not at {path}: not connected", volume=volume)
-        shown = self.shown(look.mounts, path, look.namespace)
+        shown = self.shown(look.mounts, path, look.front)
         if shown == "file system":
             return await usage(self._runner, path, volume=volume)
         if shown == "device":
-            return look.namespace.size
+            return look.front.size
         raise PathNotFound(f"it is not at {path}", volume=volume)
 
     async def expand(self, volume: str, path: str, capacity: CapacityRange, *, block: bool) -> int:
@@ -89,13 +93,14 @@ class Inspector:
         than the range allows, and :class:`FailedPrecondition` where it is known to be staged under
         an older generation.
         """
-        found = self._volumes.find(volume)
-        if found is None:
+        nqn, namespace = self._volumes.find(volume) or ("", None)
+        front = self._volumes.front(nqn, namespace, volume=volume)
+        if front is None:
             raise PathNotFound("it is not connected to this node", volume=volume)
-        nqn, namespace = found
+        namespace = self._led(front, namespace, volume)
         table = self._mounts.look()
-        shown = self.shown(table, path, namespace)
-        mounts = table.of_file_system(namespace.devno)
+        shown = self.shown(table, path, front)
+        mounts = table.of_file_system(front.devno)
         if not shown and not (block and not mounts and paths.kind(path) != "absent"):
             raise PathNotFound(f"it is not at {path}", volume=volume)
         record = await self._store.read(volume)
@@ -108,20 +113,28 @@ class Inspector:
                 volume=volume,
                 advice="restart the pods that use it; they still have the former one mounted",
             )
-        in_use = self._mounts.of_file_system(namespace.devno)
-        if capacity.limit and namespace.size > capacity.limit:
+        front = await self._layer.widened(nqn, front, namespace, volume=volume)
+        in_use = self._mounts.of_file_system(front.devno)
+        if capacity.limit and front.size > capacity.limit:
             raise SizeOutOfRange(
-                f"it has {namespace.size} bytes, above limit_bytes {capacity.limit}", volume=volume
+                f"it has {front.size} bytes, above limit_bytes {capacity.limit}", volume=volume
             )
         writable = [
             mount for mount in in_use if not mount.read_only and not mount.file_system_read_only
         ]
-        device = self._volumes.device(nqn, namespace)
+        device = self._volumes.device(nqn, front)
         if writable:
             # Through the staging mount, if that is one: a published one may be of a directory.
             await self._grow_file_system(device, writable[0], record, volume)
         self._devices.prove(device, volume=volume)
-        return namespace.size
+        return front.size
+
+    def _led(self, front: Front, namespace: Namespace | None, volume: str) -> Namespace:
+        """The namespace; :class:`NotGrown` while the volume's map does not lead to it."""
+        try:
+            return self._layer.led(front, namespace, volume=volume)
+        except Unavailable as error:
+            raise NotGrown(error.what, volume=volume, advice=error.advice) from error
 
     async def _grow_file_system(
         self, device: Device, mount: Mount, record: StagedVolume | None, volume: str
@@ -138,17 +151,17 @@ class Inspector:
         if failure is not None:
             raise NotGrown(failure.what, volume=volume, advice=failure.advice) from failure
 
-    def shown(self, table: MountTable, path: str, namespace: Namespace) -> str:
+    def shown(self, table: MountTable, path: str, front: Front) -> str:
         """What of the volume is at the path: ``file system``, ``device``, or nothing."""
         mounted = table.at(path)
-        if mounted and mounted[-1].devno == namespace.devno:
+        if mounted and mounted[-1].devno == front.devno:
             return "file system"
-        if mounted and mounted[-1] in table.of_node(namespace.device):
+        if mounted and mounted[-1] in table.of_node(front.device):
             return "device"
         if (
             not mounted
             and paths.kind(path) == "block"
-            and self._devices.number_of(path) == namespace.devno
+            and self._devices.number_of(path) == front.devno
         ):
             return "device"
         return ""

@@ -1,12 +1,12 @@
 """Stage and unstage: a volume's connection and its first mount on this node.
 
 The order of the steps is what makes an interruption at any of them harmless. Stage: see that
-nothing of an older hand-over is used, connect,
+nothing of an older hand-over is used, connect, map,
 examine, mark, format, remove the mark, mount, grow. Unstage: see that nobody uses it, unmount,
-see that nothing holds the device, disconnect, forget. A repeated call finds in the kernel what
-was done and goes on from there.
+remove the map, see that nothing holds the device, disconnect, forget. A repeated call finds in
+the kernel what was done and goes on from there.
 
-A raw block volume has nothing at its staging path: it is staged by being connected.
+A raw block volume has nothing at its staging path: it is staged by being connected and mapped.
 """
 
 from dataclasses import asdict, replace
@@ -25,9 +25,10 @@ from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.mounts import Mount, Mounts
 from rds_csi.filesystem.options import mount_options
 from rds_csi.filesystem.paths import kind
-from rds_csi.node.connected import Volumes, belongs, not_undone
+from rds_csi.node.connected import Front, Volumes, belongs, not_undone
 from rds_csi.node.contents import Contents
 from rds_csi.node.handover import Handovers
+from rds_csi.node.layer import Layer
 from rds_csi.node.ports import Initiator
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.node.uses import Uses
@@ -50,6 +51,7 @@ class Stager:
         contents: Contents,
         handovers: Handovers,
         uses: Uses,
+        layer: Layer,
         store: StagingStore,
     ) -> None:
         self._initiator = initiator
@@ -60,6 +62,7 @@ class Stager:
         self._attach = DeviceMounts(mounts, devices)
         self._handovers = handovers
         self._uses = uses
+        self._layer = layer
         self._store = store
 
     async def stage(self, wanted: Stage) -> None:
@@ -71,18 +74,20 @@ class Stager:
         before = await self._store.read(wanted.volume)
         await self._handovers.begin(wanted.volume, wanted.generation, before)
         namespace = self._initiator.find(wanted.target.nqn)
-        if namespace is not None:
-            self._require_same_use(wanted, before, namespace)
-        if await self._is_staged(wanted, before, namespace):
+        front = self._front(wanted, namespace)
+        if front is not None:
+            self._require_same_use(wanted, before, front)
+        if await self._is_staged(wanted, before, front, namespace):
             await self._remember(wanted, before)
             if len(wanted.target.addresses) > 1:
                 await self._initiator.connect_missing(
                     wanted.target, wanted.config, volume=wanted.volume
                 )
-            await self._grow_again(wanted, before, namespace)
+            await self._grow_again(wanted, before, front, namespace)
             return
         self._require_xfs_unmounted(wanted, before)
         was_connected = wanted.target.nqn in self._volumes.nqns(wanted.volume)
+        was_mapped = self._layer.any(wanted.volume)
         log.info(
             "connecting", volume=wanted.volume, **asdict(wanted.target), **asdict(wanted.config)
         )
@@ -91,25 +96,29 @@ class Stager:
                 wanted.target, wanted.config, volume=wanted.volume
             )
             connected = await self._sized(wanted, connected, was_connected=was_connected)
+            front = await self._layer.ensure(wanted, connected)
             if wanted.capability.access_type == "mount":
-                await self._mount(wanted, before, connected)
+                await self._mount(wanted, before, front)
             else:
                 await self._write(wanted.record(before), before)
         except CommandStuck:
             raise  # something still works on the device: not ours to pull away
         except Exception as error:
-            await self._undo(wanted, before, error, was_connected=was_connected)
+            await self._undo(
+                wanted, before, error, was_connected=was_connected, was_mapped=was_mapped
+            )
             raise
 
-    def _require_same_use(
-        self, wanted: Stage, before: StagedVolume | None, namespace: Namespace
-    ) -> None:
+    def _front(self, wanted: Stage, namespace: Namespace | None) -> Front | None:
+        return self._volumes.front(wanted.target.nqn, namespace, volume=wanted.volume)
+
+    def _require_same_use(self, wanted: Stage, before: StagedVolume | None, front: Front) -> None:
         """Raise :class:`VolumeMismatch` if the volume is in use here in another way."""
         block = wanted.capability.access_type == "block"
         others = (
-            self._mounts.of_file_system(namespace.devno)
+            self._mounts.of_file_system(front.devno)
             if block
-            else self._mounts.of_node(namespace.device)
+            else self._mounts.of_node(front.device)
         )
         if others:
             raise VolumeMismatch(
@@ -119,14 +128,20 @@ class Stager:
             )
         if block or before is None or before.staging_path in ("", wanted.path):
             return
-        if any(mount.devno == namespace.devno for mount in self._mounts.at(before.staging_path)):
+        if any(mount.devno == front.devno for mount in self._mounts.at(before.staging_path)):
             raise VolumeMismatch(f"it is staged at {before.staging_path}", volume=wanted.volume)
 
     async def _is_staged(
-        self, wanted: Stage, before: StagedVolume | None, namespace: Namespace | None
+        self,
+        wanted: Stage,
+        before: StagedVolume | None,
+        front: Front | None,
+        namespace: Namespace | None,
     ) -> bool:
         if wanted.capability.access_type == "block":
-            if namespace is None or before is None or not before.staged:
+            if front is None or before is None or not before.staged:
+                return False
+            if not self._layer.stands(wanted, front, namespace):
                 return False
             if before.targets and before.read_only != wanted.read_only:
                 raise VolumeMismatch(
@@ -138,8 +153,9 @@ class Stager:
         mounted = self._mounts.at(wanted.path)
         if not mounted:
             return False
-        if namespace is not None and mounted[-1].devno == namespace.devno:
+        if front is not None and mounted[-1].devno == front.devno:
             _require_same_mount(wanted, before, mounted[-1])
+            self._layer.led(front, namespace, volume=wanted.volume)
             return True
         if self._devices.exists(mounted[-1].devno):
             raise VolumeMismatch(
@@ -188,10 +204,8 @@ class Stager:
             )
         return namespace
 
-    async def _mount(
-        self, wanted: Stage, before: StagedVolume | None, namespace: Namespace
-    ) -> None:
-        device = self._volumes.device(wanted.target.nqn, namespace)
+    async def _mount(self, wanted: Stage, before: StagedVolume | None, front: Front) -> None:
+        device = self._volumes.device(wanted.target.nqn, front)
         fs_type = wanted.capability.file_system
         if kind(wanted.path) != "directory":
             raise FailedPrecondition(
@@ -219,12 +233,20 @@ class Stager:
             await self._contents.grow(wanted, device, mount)
 
     async def _grow_again(
-        self, wanted: Stage, before: StagedVolume | None, namespace: Namespace | None
+        self,
+        wanted: Stage,
+        before: StagedVolume | None,
+        front: Front | None,
+        namespace: Namespace | None,
     ) -> None:
         """Grow what an earlier stage could not."""
-        if namespace is None or before is None or not before.ungrown or wanted.read_only:
+        if namespace is None or front is None or before is None:
             return
-        device = self._volumes.device(wanted.target.nqn, namespace)
+        if not before.ungrown or wanted.read_only:
+            return
+        nqn = wanted.target.nqn
+        front = await self._layer.widened(nqn, front, namespace, volume=wanted.volume)
+        device = self._volumes.device(nqn, front)
         await self._contents.grow(wanted, device, self._mounts.at(wanted.path)[-1])
 
     async def _remember(self, wanted: Stage, before: StagedVolume | None) -> None:
@@ -248,6 +270,7 @@ class Stager:
         failure: Exception,
         *,
         was_connected: bool,
+        was_mapped: bool,
     ) -> None:
         """Take back what a failed stage did.
 
@@ -255,18 +278,24 @@ class Stager:
         would never ask for an unstage of what is left.
         """
         try:
-            namespace = self._initiator.find(wanted.target.nqn)
-            if wanted.capability.access_type == "mount" and namespace is not None:
+            front = self._front(wanted, self._initiator.find(wanted.target.nqn))
+            if wanted.capability.access_type == "mount" and front is not None:
                 mounted = self._mounts.at(wanted.path)
-                if mounted and mounted[-1].devno == namespace.devno:
-                    await self._mounts.unmount(wanted.path, volume=wanted.volume)
+                if mounted and mounted[-1].devno == front.devno:
+                    await self._unmount(wanted.path, mounted, wanted.volume)
             if not was_connected:
                 await self._uses.disconnect(wanted.volume, {wanted.target.nqn})
+            elif not was_mapped:
+                await self._uses.unmap(wanted.volume)
             if before is None or not before.staged:
                 await self._forget(wanted.volume)
         except (DriverError, OSError) as error:
             log.warning("stage not undone in full", volume=wanted.volume, error=str(error))
             raise not_undone(failure, error, wanted.volume) from error
+
+    async def _unmount(self, path: str, mounted: list[Mount], volume: str) -> None:
+        await self._layer.require_ending(mounted, volume=volume)
+        await self._mounts.unmount(path, volume=volume)
 
     async def _forget(self, volume: str) -> None:
         """Delete the record, but never the mark of a format: it alone explains what is there.
@@ -280,29 +309,29 @@ class Stager:
             await self._store.delete(volume)
 
     async def unstage(self, volume: str, path: str) -> None:
-        """Unmount and disconnect the volume; returns when both are proven.
+        """Unmount, unmap and disconnect the volume; returns when each is proven.
 
-        Raises :class:`VolumeInUse`, naming the place, while anything else still uses the device.
+        Raises :class:`VolumeInUse`, naming the place, while anything else still uses the device,
+        and :class:`Unavailable` where the unmount would wait for a device without end.
         """
         record = await self._store.read(volume)
         nqns = self._volumes.nqns(volume)
         if record is not None and belongs(record.nqn, volume):
             nqns.add(record.nqn)
-        namespaces = [found for nqn in nqns if (found := self._initiator.find(nqn)) is not None]
         staged = self._mounts.at(path)
         self._volumes.require_own(staged, volume)
-        self._require_unpublished(staged, namespaces, path, volume)
-        await self._mounts.unmount(path, volume=volume)
+        self._require_unpublished(staged, nqns, path, volume)
+        await self._unmount(path, staged, volume)
         await self._uses.disconnect(volume, nqns)
         await self._forget(volume)
 
     def _require_unpublished(
-        self, staged: list[Mount], namespaces: list[Namespace], path: str, volume: str
+        self, staged: list[Mount], nqns: set[str], path: str, volume: str
     ) -> None:
-        devnos = {mount.devno for mount in staged} | {found.devno for found in namespaces}
-        mounts = [mount for devno in devnos for mount in self._mounts.of_file_system(devno)]
-        mounts += [mount for found in namespaces for mount in self._mounts.of_node(found.device)]
-        others = sorted({mount.point for mount in mounts} - {path})
+        devnos = {mount.devno for mount in staged}
+        points = {mount.point for each in devnos for mount in self._mounts.of_file_system(each)}
+        points |= set(self._uses.places(volume, nqns))
+        others = sorted(points - {path})
         if others:
             raise VolumeInUse(
                 f"it is still mounted at {', '.join(others[:5])}",

@@ -9,9 +9,11 @@ from typing import Final
 import structlog
 
 from rds_csi.filesystem.mounts import Mounts, MountTable
+from rds_csi.model.block_device import DeviceNumber
 from rds_csi.node.condition import Link, Shown, judge_link, judge_mount, paths_down
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.nvme.sysfs import Controller, Sysfs
+from rds_csi.pathlayer.maps import Maps
 
 log = structlog.get_logger(__name__)
 
@@ -49,9 +51,12 @@ class VolumeStates:
     An outage that begins and ends between two looks is not seen.
     """
 
-    def __init__(self, store: StagingStore, sysfs: Sysfs, mounts: Mounts, host_nqn: str) -> None:
+    def __init__(
+        self, store: StagingStore, sysfs: Sysfs, maps: Maps, mounts: Mounts, host_nqn: str
+    ) -> None:
         self._store = store
         self._sysfs = sysfs
+        self._maps = maps
         self._mounts = mounts
         self._host_nqn = host_nqn
         self._before: dict[str, str] = {}
@@ -81,12 +86,22 @@ class VolumeStates:
         for controller in self._sysfs.controllers_of(nqns.__contains__):
             if controller.hostnqn == self._host_nqn:
                 connections.setdefault(controller.nqn, []).append(controller)
+        maps: dict[str, set[DeviceNumber]] = {}
+        for found in self._maps.all():
+            maps.setdefault(found.identity.volume, set()).add(found.devno)
         return {
-            each.volume: self._state(each, connections.get(each.nqn, []), mounts) for each in staged
+            each.volume: self._state(
+                each, connections.get(each.nqn, []), maps.get(each.volume, set()), mounts
+            )
+            for each in staged
         }
 
     def _state(
-        self, staged: StagedVolume, connections: list[Controller], mounts: MountTable
+        self,
+        staged: StagedVolume,
+        connections: list[Controller],
+        maps: set[DeviceNumber],
+        mounts: MountTable,
     ) -> str:
         live = [controller for controller in connections if controller.live]
         devices = {device.devno for device in self._sysfs.devices(live)}
@@ -105,5 +120,5 @@ class VolumeStates:
                 mounted = mounts.at(staged.staging_path) if staged.fs_type else []
                 well = PATH_DOWN if paths_down(staged.addresses, connections) else LIVE
                 return _MOUNT_STATES.get(
-                    judge_mount(mounted, devices, writable=not staged.read_only), well
+                    judge_mount(mounted, devices | maps, writable=not staged.read_only), well
                 )

@@ -17,7 +17,7 @@ class Stage:
     hand-overs (:mod:`rds_csi.node.handover`), ``formatted`` the file system that the RDS is
     known to have seen on it; each is None or empty where the controller does not say.
     ``content_expected``: it was made from a snapshot or another volume. ``pinned``: its class names
-    the address.
+    the address. ``path_layer``: a map is to stand over its device (:mod:`rds_csi.node.layer`).
     """
 
     volume: str
@@ -31,6 +31,7 @@ class Stage:
     formatted: str = ""
     content_expected: bool = False
     pinned: bool = False
+    path_layer: bool = False
 
     def record(self, before: StagedVolume | None = None, *, uuid: str = "") -> StagedVolume:
         """What is kept of it once it is connected; the targets are those of ``before``.

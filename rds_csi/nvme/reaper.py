@@ -21,7 +21,7 @@ import structlog
 
 from rds_csi.errors import DriverError
 from rds_csi.nvme.arguments import is_our_nqn
-from rds_csi.nvme.sysfs import Subsystem
+from rds_csi.nvme.sysfs import BlockDevice, Subsystem
 from rds_csi.runtime.clock import Clock, SystemClock
 
 log = structlog.get_logger(__name__)
@@ -53,6 +53,16 @@ class Disconnector(Protocol):
         confirm: Callable[[], Awaitable[bool]] | None = None,
     ) -> None:
         """Take this host's connections down, if ``confirm`` still says so under the lock."""
+
+
+class Maps(Protocol):
+    """What the path layer has over devices: :class:`rds_csi.driver.connections.MapsOver`."""
+
+    def names_over(self, devno: tuple[int, int]) -> set[str]:
+        """The names of the volumes' own maps over a device."""
+
+    async def remove_over(self, nqn: str) -> None:
+        """Remove the maps over a subsystem's devices; raises where one is in use."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,7 +170,8 @@ class Reaper:
     ``recorded`` gives the NQNs of staged volumes; when it raises, nothing is disconnected.
     ``mounted`` reads the mount table and gives who tells whether a device number is mounted;
     ``locked`` tells whether an RPC is at work on the volume of an NQN. ``on_disconnect`` is told
-    of each disconnected NQN: a metric. With ``dry_run`` it only says what it would do.
+    of each disconnected NQN: a metric. With ``dry_run`` it only says what it would do. ``maps``
+    that nothing uses are removed with the connection; ``mounted`` answers for them, too.
     """
 
     def __init__(
@@ -179,6 +190,7 @@ class Reaper:
         rng: random.Random | None = None,
         dry_run: bool = False,
         on_disconnect: Callable[[str], None] = lambda _nqn: None,
+        maps: Maps | None = None,
     ) -> None:
         self._sysfs = sysfs
         self._connector = connector
@@ -193,6 +205,7 @@ class Reaper:
         self._rng = rng if rng is not None else random.SystemRandom()
         self._dry_run = dry_run
         self._on_disconnect = on_disconnect
+        self._maps = maps
         self._seen: dict[str, _Sighting] = {}
 
     async def at_start(self, *, limit: float = START_LIMIT) -> None:
@@ -256,6 +269,9 @@ class Reaper:
                 for found in self._look(nqn.__eq__)
                 if found.subsystem.nqn == nqn
             )
+            if confirmed and self._maps is not None:
+                # The kernel refuses where anything has one open, seen from here or not.
+                await self._maps.remove_over(nqn)
             return confirmed
 
         log.warning("disconnecting orphan", nqn=nqn, reason=verdict.reason)
@@ -303,7 +319,7 @@ class Reaper:
             states=tuple(sorted({entry.state for entry in subsystem.controllers})),
             namespaces=len(subsystem.devices),
             mounted=found.mounted,
-            held=any(device.holders for device in subsystem.devices),
+            held=any(self._holders(device) for device in subsystem.devices),
             recorded=nqn in recorded,
             joined=subsystem.joined,
             # Confirming happens under the connector's own lock, which is then ours.
@@ -317,6 +333,11 @@ class Reaper:
             facts, sightings=sighting.count, idle=self._clock.monotonic() - sighting.first
         )
         return judge(facts, host=self._host, grace=self._grace, starting=starting)
+
+    def _holders(self, device: BlockDevice) -> set[str]:
+        """What is stacked on a device, but for the volume's own maps."""
+        own = self._maps.names_over(device.devno) if self._maps is not None else set()
+        return set(device.holders) - own
 
     def _sighting(self, subsystem: Subsystem, *, note: bool) -> _Sighting:
         mark = (

@@ -45,6 +45,7 @@ ENVIRONMENT: Final[Mapping[str, str]] = {
 PACKAGES: Final[Mapping[str, str]] = {
     "blkid": "util-linux",
     "blockdev": "util-linux",
+    "dmsetup": "dmsetup",
     "dumpe2fs": "e2fsprogs",
     "e2fsck": "e2fsprogs",
     "fsck.ext4": "e2fsprogs",

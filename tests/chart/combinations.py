@@ -116,6 +116,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
         "node": {"kubeletDir": "/var/lib/k0s/kubelet", "stateDir": "/opt/rds-csi"}
     },
     "modules by the host": {"node": {"loadModules": False}},
+    "path layer": {"pathLayer": {"enabled": True}},
     "limits of the node": {"node": {"maxVolumes": 32, "connects": 4}},
     "reaper": {"node": {"reapInterval": 60, "reapGrace": 3600}},
     "health port": {"node": {"healthPort": 9999}},

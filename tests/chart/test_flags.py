@@ -29,7 +29,7 @@ LEFT_TO_EXTRA_ARGS = {
     "simulate": {"--nvme-port", "--quirk", "--control", "--ready-file"},
 }
 """Flags that no value sets."""
-ALL_FLAGS = {"node": {"startupTaint": {"enabled": True}}}
+ALL_FLAGS = {"node": {"startupTaint": {"enabled": True}}, "pathLayer": {"enabled": True}}
 """For the flags that are there only if something is on."""
 
 

@@ -17,10 +17,11 @@ import pytest
 from rds_csi.errors import Unavailable
 from rds_csi.filesystem import devices as devices_module
 from rds_csi.filesystem.attach import DeviceMounts
-from rds_csi.filesystem.devices import BlockDevices, Device
+from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.format import Formatter, State
 from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mounts
+from rds_csi.model.block_device import Device
 from rds_csi.model.host_identity import HostIdentity, host_identity
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import SubprocessRunner
@@ -149,7 +150,7 @@ async def test_a_name_and_a_number_of_another_volume_open_nothing(
 
 def hold(device: Device) -> subprocess.Popen[bytes]:
     """A program that has the device open."""
-    whose = ["/sys", str(device.path), device.number, device.nqn, device.host_nqn]
+    whose = ["/sys", str(device.path), device.number, device.nqn, device.host_nqn, "-"]
     holder = subprocess.Popen([*devices_module._PROBE, *whose, "run", "-", "sleep", "600"])
     while Path(f"/proc/{holder.pid}/cmdline").read_bytes() != b"sleep\x00600\x00":
         assert holder.poll() is None

@@ -1,5 +1,6 @@
 """What the kernel of this machine knows: mounts, NVMe controllers."""
 
+import contextlib
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
@@ -48,6 +49,24 @@ def owned_devices() -> int:
     return count
 
 
+def maps() -> dict[str, str]:
+    """The driver's maps: their dm UUIDs, by the names of their devices."""
+    found = {}
+    for entry in sorted(Path("/sys/block").glob("dm-*")):
+        with contextlib.suppress(OSError):
+            found[entry.name] = (entry / "dm/uuid").read_text().strip()
+    return {name: uuid for name, uuid in found.items() if uuid.startswith("RDSCSI-")}
+
+
+def dmsetup(*words: str) -> str:
+    """What ``dmsetup`` prints; it has to succeed."""
+    done = subprocess.run(
+        ["dmsetup", *words], check=False, capture_output=True, text=True, timeout=60
+    )
+    assert done.returncode == 0, f"dmsetup {words}: {done.stderr}"
+    return done.stdout
+
+
 def mounts(below: Path) -> list[str]:
     """The lines of mountinfo of all mounts below a directory, mount ids included."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
@@ -58,6 +77,9 @@ def clean(below: Path, prefix: str) -> None:
     """Take down by force whatever a failed test left, so that the next one starts clean."""
     for line in reversed(mounts(below)):
         subprocess.run(["umount", "--lazy", line.split(" ")[4]], check=False)
+    for uuid in maps().values():
+        for words in (("message", uuid, "0", "fail_if_no_path"), ("remove", "--force", uuid)):
+            subprocess.run(["dmsetup", *words], check=False, capture_output=True, timeout=60)
     for nqn in {controller.nqn for controller in controllers(prefix)}:
         subprocess.run(
             ["nvme", "disconnect", "-n", nqn], check=False, capture_output=True, timeout=60

@@ -38,7 +38,14 @@ class World:
         self._key = key
         self.drivers: list[Driver] = []
 
-    def driver(self, command: str = "all", *, node_id: str = "node-1", **flags: str) -> Driver:
+    def driver(
+        self,
+        command: str = "all",
+        *,
+        node_id: str = "node-1",
+        path_layer: bool = False,
+        **flags: str,
+    ) -> Driver:
         """A driver, not started yet; nodes of other names share nothing but the kernel."""
         arguments = [
             command,
@@ -54,6 +61,7 @@ class World:
                 f"--rds-host-key-file={self._host_key}",
                 "--nvme-address=127.0.0.1",
                 f"--volume-path={BASE}",
+                *(["--path-layer"] if path_layer else []),
             ]
         if command in ("all", "node"):
             arguments += [
@@ -70,6 +78,7 @@ class World:
         """Everything that is still there; empty after all volumes were deleted."""
         found = [f"mount: {line}" for line in node.mounts(KUBELET)]
         found += [f"controller: {entry}" for entry in node.controllers(PREFIX)]
+        found += [f"map: {uuid}" for uuid in node.maps().values()]
         found += [f"disk: {slot}" for slot in self.rds.disks]
         found += [f"file: {name}" for name, size in self.rds.files.items() if size is not None]
         # What targets counted is forgotten at the next look, not in the instant of an unstage.
@@ -138,8 +147,10 @@ async def world(
 
 
 @pytest.fixture
-async def driver(world: World) -> Driver:
-    driver = world.driver()
+async def driver(world: World, request: pytest.FixtureRequest) -> Driver:
+    """With the path layer where the test is marked ``path_layer``."""
+    layered = request.node.get_closest_marker("path_layer") is not None
+    driver = world.driver(path_layer=layered)
     await driver.start()
     return driver
 

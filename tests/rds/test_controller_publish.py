@@ -45,6 +45,16 @@ class TestPublish:
         with pytest.raises(VolumeMismatch):
             await publish(controller, volume, readonly=True)
 
+    async def test_a_map_is_asked_for_where_io_is_to_wait(self, rds: Rds) -> None:
+        plain, layered = rds.controller(), rds.controller(path_layer=True)
+        for number, parameters in enumerate(
+            ({}, {"ctrlLossTmo": "600"}, {"fastIoFailTmo": "5"}, {"ctrlLossTmo": "-1"})
+        ):
+            volume = await create(layered, f"pvc-layer-{number}", parameters=parameters)
+            errors = bool(parameters) and parameters != {"ctrlLossTmo": "-1"}
+            assert (await publish(layered, volume)).get("pathLayer") == (None if errors else "true")
+            assert "pathLayer" not in await publish(plain, volume)
+
     async def test_read_only_reaches_the_node(self, controller: Controller) -> None:
         volume = await create(controller)
         assert (await publish(controller, volume, readonly=True))["readonly"] == "true"

@@ -27,6 +27,7 @@ TWICE: Final = {
     "options": "flags of the command line; mount options",
     "server": "the gRPC server; the simulator's SSH server",
     "service": "the two CSI services, named alike because they are alike",
+    "table": "what a map of the device mapper is made of; a menu of the simulator that lists items",
 }
 """Base names that stand more than once, and why each has to."""
 

@@ -15,6 +15,7 @@ from rds_csi.doctor.node.prerequisites import (
     check_clock,
     check_kernel,
     check_kubelet_directory,
+    check_path_layer,
     check_programs,
     check_state_directory,
     which,
@@ -67,6 +68,7 @@ async def examine(
     several = len(nvme) > 1
     check_kernel(checks, places.sysfs, places.module, places.fabrics, several=several)
     await check_programs(checks, runner, places.which)
+    await check_path_layer(checks, runner, places.which)
     host = host_identity(shared.cluster_id, make_node_id(shared.cluster_id, node.node_id))
     check_identity(checks, places.sysfs, host, shared.nqn_prefix, files=places.nvme_files)
     check_kubelet_directory(checks, mounts, node.kubelet_dir)

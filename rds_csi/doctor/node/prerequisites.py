@@ -105,6 +105,25 @@ async def check_programs(checks: Checks, runner: Runner, find: Callable[[str], s
             checks.ok("nvme-cli", f"version {version[0]}.{version[1]}")
 
 
+async def check_path_layer(
+    checks: Checks, runner: Runner, find: Callable[[str], str | None]
+) -> None:
+    """Whether this node can put maps over devices; only the path layer needs it."""
+    name = "path layer"
+    if find("dmsetup") is None:
+        checks.skip(name, "no dmsetup", f"needed with pathLayer.enabled: {PACKAGES['dmsetup']}")
+        return
+    result = await runner.run(["dmsetup", "targets"], timeout=_PROGRAM_TIMEOUT, check=False)
+    if result.returncode == 0 and re.search(r"^multipath\s", result.stdout, re.MULTILINE):
+        checks.ok(name, "possible: the kernel has dm-multipath")
+    else:
+        checks.skip(
+            name,
+            "no dm-multipath in this kernel, or not loaded",
+            "needed with pathLayer.enabled: `modprobe -a dm-multipath dm-round-robin`",
+        )
+
+
 def check_kubelet_directory(checks: Checks, mounts: Mounts, directory: Path) -> None:
     """Whether the kubelet's directory is there, and mounts below it are seen by the kubelet."""
     name = f"kubelet directory {directory}"

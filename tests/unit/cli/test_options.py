@@ -75,6 +75,7 @@ def given(**changes: Any) -> dict[str, Any]:
         "volume_path": "raid10/csi",
         "reserve": 5,
         "list_page": 500,
+        "path_layer": True,
         "endpoint": Path("/csi/csi.sock"),
     }
     assert set(changes) <= set(flags)

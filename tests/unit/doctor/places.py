@@ -20,6 +20,7 @@ from tests.unit.fakes.sysfs import FakeSysfs
 IDENTITY = host_identity("test", make_node_id("test", "worker-1"))
 PREFIX = "nqn.2000-02.com.mikrotik"
 VOLUME = f"{PREFIX}:pvc-{'a' * 28}"
+TARGETS = Result(0, "multipath        v1.14.0\nlinear           v1.4.0\n", "")
 NVME_2_13 = Result(0, "nvme version 2.13 (git 2.13)\nlibnvme version 1.13 (git 1.13)\n", "")
 
 
@@ -44,6 +45,7 @@ class FakeNode:
         self.sysfs = FakeSysfs(root)
         self.runner = FakeRunner()
         self.runner.on("nvme", "version", result=NVME_2_13)
+        self.runner.on("dmsetup", "targets", result=TARGETS)
         self.kubelet = root / "kubelet"
         self.state = root / "state"
         self.files = root / "etc-nvme"
@@ -66,6 +68,11 @@ class FakeNode:
             clock=lambda: ClockState(synchronised=True, maximum_error=0.004),
             user=lambda: 0,
         )
+
+    def forget_nvme(self) -> None:
+        """``nvme`` is to answer otherwise."""
+        self.runner.forget()
+        self.runner.on("dmsetup", "targets", result=TARGETS)
 
     def write_table(self, tags: str, state_type: str = "ext4") -> None:
         """The root, the kubelet's directory and the state directory as mounts of their own."""

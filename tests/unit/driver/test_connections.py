@@ -1,24 +1,46 @@
 """Connector and reaper agree on whose a connection is and on what uses it."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from rds_csi.config import DriverConfig, NodeConfig
-from rds_csi.driver.connections import Host, build_connections, build_returns
-from rds_csi.errors import NotOurs, VolumeInUse
+from rds_csi.driver.connections import Host, MapsOver, build_connections, build_returns
+from rds_csi.errors import CommandFailed, NotOurs, VolumeInUse
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.host_identity import host_identity
 from rds_csi.node.staging import StagedVolume
 from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.nvme.sysfs import Sysfs
+from rds_csi.pathlayer.maps import Maps
+from rds_csi.runtime.process import Result
+from tests.unit.fakes.device_mapper import FakeDeviceMapper, FakeTable
+from tests.unit.fakes.runner import FakeRunner
 from tests.unit.fakes.sysfs import OTHER_NQN, FakeSysfs
 
 PREFIX = "nqn.2014-08.org.example"
 VOLUME = "pvc-" + "a" * 28
 NQN = f"{PREFIX}:{VOLUME}"
+
+
+class OfMapper(FakeRunner):
+    """Runs dmsetup."""
+
+    def __init__(self, mapper: FakeDeviceMapper) -> None:
+        super().__init__()
+        self._mapper = mapper
+
+    async def run(self, args: Sequence[str], **how: Any) -> Result:
+        result = self._mapper.run(args)
+        if how.get("check", True) and result.returncode:
+            raise CommandFailed("dmsetup failed", returncode=1, stderr=result.stderr)
+        return result
+
+
 IDENTITY = host_identity("test", "n1.tag")
 
 
@@ -99,6 +121,40 @@ async def test_both_see_what_is_mounted(machine: Machine) -> None:
     with pytest.raises(VolumeInUse, match="nvme0n1 is mounted"):
         await connector.disconnect(NQN)
     assert await machine.reason() == "mounted"
+
+
+async def test_a_volumes_own_map_speaks_for_it_only_while_it_is_used(machine: Machine) -> None:
+    mapper = FakeDeviceMapper(machine.tree.sys, machine.tree.dev)
+    (machine.tree.sys / "block").mkdir()
+    uuid = machine.host.maps.identity(VOLUME, 0).uuid
+    mapper.add(uuid, uuid, FakeTable(8, [machine.tree.devno("nvme0n1")], queues=True))
+    machine.host = replace(
+        machine.host,
+        maps=Maps(
+            OfMapper(mapper),
+            machine.host.devices,
+            f"{machine.config.owner}/{IDENTITY.nqn}",
+            root=machine.tree.sys,
+            dev=machine.tree.dev,
+        ),
+    )
+    assert "nothing uses its device" in await machine.reason()
+    major, minor = mapper.maps[0].devno
+    before = machine.table.read_text()
+    machine.table.write_text(f"{before}21 1 {major}:{minor} / /mnt rw - ext4 /dev/dm-0 rw\n")
+    assert await machine.reason() == "mounted"
+    machine.table.write_text(before)
+    over = MapsOver(machine.host)
+    mapper.open.add(mapper.maps[0].devno)
+    with pytest.raises(VolumeInUse, match="still in use"):
+        await over.remove_over(NQN)
+    mapper.open.clear()
+    await over.remove_over(NQN)
+    assert mapper.maps == {}
+    mapper.add("another", "LVM-x", FakeTable(8, [machine.tree.devno("nvme0n1")], queues=False))
+    assert await machine.reason() == "held by another block device"
+    await over.remove_over(NQN)
+    assert len(mapper.maps) == 1
 
 
 async def test_what_is_locked_or_recorded_speaks_for_a_connection(machine: Machine) -> None:

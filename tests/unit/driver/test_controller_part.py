@@ -34,12 +34,13 @@ async def test_one_link_to_the_rds_serves_it_and_ends_with_it(tmp_path: Path) ->
 
 async def test_the_service_has_the_settings_of_the_driver(tmp_path: Path) -> None:
     config = replace(driver_config(tmp_path), nqn_prefix="nqn.2014-08.org.example")
-    settings = replace(controller_config(tmp_path), reserve=5, list_page=17)
+    settings = replace(controller_config(tmp_path), reserve=5, list_page=17, path_layer=True)
     part = controller_part(config, settings, None)
     told = part.service._settings
     assert (told.owner, told.cluster_id) == (config.owner, "test")
     assert (told.nqn_prefix, told.reserve, told.list_page) == ("nqn.2014-08.org.example", 5, 17)
     assert told.defaults == settings.defaults
+    assert told.path_layer
 
 
 async def test_the_pool_is_asked_for_only_where_metrics_are_on(tmp_path: Path) -> None:

@@ -13,11 +13,13 @@ from pathlib import Path
 from rds_csi.errors import CommandFailed
 from rds_csi.filesystem import devices, probe
 from rds_csi.filesystem.devices import BlockDevices
-from rds_csi.filesystem.mounts import DeviceNumber, Mounts
+from rds_csi.filesystem.mounts import Mounts
+from rds_csi.model.block_device import DeviceNumber
 from rds_csi.node.ports import NodePorts
 from rds_csi.node.service import Node, NodeSettings
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.nvme.baseline import Doubt
+from rds_csi.pathlayer.maps import Maps
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.mounts import DEVTMPFS
 from tests.unit.fakes.node_kernel import (
@@ -30,6 +32,7 @@ from tests.unit.fakes.node_kernel import (
 )
 
 OK = Result(0, "", "")
+OWNER = "rds.csi.srvlab.io/test"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,7 @@ class Held:
     device: str
     devno: DeviceNumber
     nqn: str
+    map: str
     digest: str
 
 
@@ -47,11 +51,11 @@ def _unwrapped(args: Sequence[str]) -> tuple[tuple[str, ...], Held | None]:
     count = len(devices._PROBE)
     if tuple(args[:count]) != devices._PROBE:
         return tuple(args), None
-    _, device, number, nqn, host_nqn, command, *rest = args[count:]
+    _, device, number, nqn, host_nqn, dm_uuid, command, *rest = args[count:]
     assert host_nqn == HOST_NQN
     major, _, minor = number.partition(":")
     digest, *program = rest if command == "run" else ("-", "probe", command, device)
-    return tuple(program), Held(device, (int(major), int(minor)), nqn, digest)
+    return tuple(program), Held(device, (int(major), int(minor)), nqn, dm_uuid, digest)
 
 
 class FakeHost(FakeKernel):
@@ -77,13 +81,15 @@ class FakeHost(FakeKernel):
 
     def ports(self) -> NodePorts:
         """What a Node service on this host works with."""
+        devices = FakeBlockDevices(self, self.sys)
         return NodePorts(
             initiator=self,
             subsystems=self,
             runner=self,
             store=SteppedStore(self.state, self.steps),
             mounts=Mounts(self, table=self.table.path),
-            devices=FakeBlockDevices(self, self.sys),
+            devices=devices,
+            maps=Maps(self, devices, OWNER, root=self.sys, dev=self.dev),
             doubt=self.doubts.get,
         )
 
@@ -127,19 +133,30 @@ class FakeHost(FakeKernel):
     async def _held_open(self, held: "Held", words: tuple[str, ...]) -> Result:
         """A program on a device that is proven and held open until it ends."""
         found = self.connections.get(held.nqn)
-        shown = found is not None and (str(self.dev / found.name), found.devno)
-        if shown != (held.device, held.devno):
+        if not self._is_proven(held):
             gone = self._is_gone(held.device) and words[:2] == ("probe", "claim")
             return OK if gone else Result(probe.OTHER, "", f"{held.device} is another one")
         assert found is not None
         if held.digest not in ("-", self._digest(found)):
             return Result(probe.CHANGED, "", "the content has changed")
         self._held.add(found.number)
+        if held.map != probe.NO_MAP:
+            self.mapper.open.add(held.devno)
         try:
             await self.steps.boundary(f"{words[0]} holds the device")
             return await self._outcome(words)
         finally:
             self._held.discard(found.number)
+            self.mapper.open.discard(held.devno)
+
+    def _is_proven(self, held: "Held") -> bool:
+        if held.map != probe.NO_MAP:
+            front = self.mapper.by_uuid(held.map)
+            shown = front is not None and (str(self.dev / front.node), front.devno)
+            return shown == (held.device, held.devno) and self.nqn_of(held.devno) == held.nqn
+        found = self.connections.get(held.nqn)
+        shown = found is not None and (str(self.dev / found.name), found.devno)
+        return shown == (held.device, held.devno)
 
     async def _outcome(self, words: tuple[str, ...]) -> Result:
         return self.refusals.get(words[0]) or await self._program(words)
@@ -161,7 +178,7 @@ class FakeHost(FakeKernel):
                 return self.table.run(words)
             case ("mkfs.ext4" | "mkfs.xfs", *_, device):
                 return await self._mkfs(device, words)
-        return self._quick_program(words)
+        return await self._dmsetup(words) if words[0] == "dmsetup" else self._quick_program(words)
 
     def _quick_program(self, words: tuple[str, ...]) -> Result:
         """Those that the driver gives a device, or a mount of one, as their last word."""
@@ -176,9 +193,9 @@ class FakeHost(FakeKernel):
             ("blockdev", "--setro"): lambda: self._set_read_only(last, True),
             ("blockdev", "--setrw"): lambda: self._set_read_only(last, False),
             ("dumpe2fs", "-h"): lambda: self._dumpe2fs(self.connection(last)),
-            ("resize2fs",): lambda: self._grow(self._nqn(last)),
+            ("resize2fs",): lambda: self._grow(self.front_of(last).devno),
             ("xfs_growfs", "-n"): lambda: self._xfs_geometry(self._mounted(last)),
-            ("xfs_growfs", "-d"): lambda: self._grow(self._mounted(last)),
+            ("xfs_growfs", "-d"): lambda: self._grow(self.table.at(last)[-1].devno),
             ("probe", "inspect"): lambda: self._inspect(self.connection(last)),
             ("probe", "claim"): lambda: self._claim(last),
         }
@@ -250,13 +267,14 @@ class FakeHost(FakeKernel):
     def _claim(self, device: str) -> Result:
         found = self.connection(device)
         mounted = any(entry.devno == found.devno for entry in self.table.entries)
-        return Result(probe.HELD if mounted or found.name in self.claimed else 0, "", "")
+        held = mounted or found.name in self.claimed or self.mapper.holds(found.devno)
+        return Result(probe.HELD if held else 0, "", "")
 
     def _set_read_only(self, device: str, read_only: bool) -> Result:
         self.acts.append(("blockdev", self._nqn(device)))
-        found = self.connection(device)
-        shown = int(read_only or found.disk.write_protected)
-        (self._directory(found) / "ro").write_text(f"{shown}\n")
+        shown = int(read_only or self.connection(device).disk.write_protected)
+        devno = self.front_of(device).devno
+        (self.sys / f"dev/block/{devno[0]}:{devno[1]}/ro").write_text(f"{shown}\n")
         return OK
 
     @staticmethod
@@ -266,10 +284,7 @@ class FakeHost(FakeKernel):
 
     def _mounted(self, point: str) -> str:
         """The NQN of what is mounted there; empty where its device is gone."""
-        mounted = self.table.at(point)[-1]
-        return next(
-            (nqn for nqn, each in self.connections.items() if each.devno == mounted.devno), ""
-        )
+        return self.nqn_of(self.table.at(point)[-1].devno)
 
     def _xfs_geometry(self, nqn: str) -> Result:
         if not nqn:
@@ -277,14 +292,27 @@ class FakeHost(FakeKernel):
         blocks = self.connections[nqn].disk.fs_size // 4096
         return Result(0, f"data     =              bsize=4096   blocks={blocks}, imaxpct=25\n", "")
 
-    def _grow(self, nqn: str) -> Result:
+    def _grow(self, devno: DeviceNumber) -> Result:
+        nqn = self.nqn_of(devno)
         if not nqn:
             return Result(1, "", "xfs_growfs: Input/output error")
         self.acts.append(("grow", nqn))
-        found = self.connections[nqn]
-        assert any(entry.devno == found.devno for entry in self.table.entries), "grown unmounted"
-        found.disk.fs_size = found.size
+        assert any(entry.devno == devno for entry in self.table.entries), "grown unmounted"
+        sizes = {each.devno: each.size for each in self.connections.values()}
+        sizes |= {each.devno: each.size for each in self.mapper.maps.values()}
+        self.connections[nqn].disk.fs_size = sizes[devno]
         return OK
+
+    async def _dmsetup(self, words: tuple[str, ...]) -> Result:
+        """A map is made, and only then gets its table; until then no sysfs shows it."""
+        match words:
+            case (_, "create", _, name, _, uuid, *_) if not self.mapper.knows(name, uuid):
+                made = self.mapper.add(name, uuid)
+                await self.steps.boundary("in the middle of dmsetup create")
+                self.mapper.drop(made)
+            case (_, "resume", *_):
+                await self.steps.boundary("in the middle of a reload")
+        return self.mapper.run(words)
 
     # Questions of the tests
 
@@ -292,7 +320,9 @@ class FakeHost(FakeKernel):
         """What is left on the node: nothing, when every volume was taken down."""
         files = [str(path) for path in self.kubelet.rglob("*") if not path.name.startswith("stage")]
         records = [str(path) for path in self.state.glob("*")] if self.state.exists() else []
-        return [*self.table.points(), *self.connections, *files, *records]
+        # One without a table leads nowhere, and no sysfs shows it: the next stage clears it away.
+        maps = [each.uuid for each in self.mapper.maps.values() if each.paths()]
+        return [*self.table.points(), *maps, *self.connections, *files, *records]
 
     def check(self) -> None:
         """What must hold at any moment."""
@@ -312,9 +342,11 @@ class FakeBlockDevices(BlockDevices):
         bound = [entry for entry in self._host.table.at(str(path)) if entry.devno == DEVTMPFS]
         # A bound node keeps its number, and shows whatever device has that number now.
         name = bound[-1].root.removesuffix("//deleted") if bound else str(path)
-        for connection in self._host.connections.values():
-            if name in (f"/{connection.name}", str(self._host.dev / connection.name)):
-                return connection.devno
+        nodes = {each.name: each.devno for each in self._host.connections.values()}
+        nodes |= {each.node: each.devno for each in self._host.mapper.maps.values()}
+        for node, devno in nodes.items():
+            if name in (f"/{node}", str(self._host.dev / node)):
+                return devno
         return None
 
 

@@ -11,11 +11,12 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rds_csi.errors import ConnectFailed
-from rds_csi.filesystem.mounts import DeviceNumber
+from rds_csi.errors import CommandTimeout, ConnectFailed
+from rds_csi.model.block_device import DeviceNumber
 from rds_csi.model.contexts import Target
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.sysfs import Controller, Namespace
+from tests.unit.fakes.device_mapper import FakeDeviceMapper, FakeMap
 from tests.unit.fakes.mounts import DEVTMPFS, Entry, FakeMountTable, FileSystem
 from tests.unit.fakes.sysfs import namespace_of
 
@@ -100,8 +101,9 @@ class FakeKernel:
         self.multipath = True
         """Which of the kernel's two layouts sysfs has."""
         self._block = self.sys / "dev" / "block"
-        for directory in (self.dev, self._block):
+        for directory in (self.dev, self._block, self.sys / "block"):
             directory.mkdir(parents=True)
+        self.mapper = FakeDeviceMapper(self.sys, self.dev, used=self._used)
         self.rds: dict[str, Disk] = {}
         self.connections: dict[str, Connection] = {}
         self.states: dict[str, str] = {}
@@ -218,7 +220,7 @@ class FakeKernel:
         if found is None:
             return
         mounted = any(entry.devno == found.devno for entry in self.table.entries)
-        kept = mounted or found.number in self._held
+        kept = mounted or found.number in self._held or self.mapper.holds(found.devno)
         self.unplug(nqn)
         self._plug(other, 0 if kept else found.number)
 
@@ -229,12 +231,18 @@ class FakeKernel:
             users = [entry.point for entry in self.table.entries if entry.devno == found.devno]
             nodes = [entry.point for entry in self._nodes(found)]
             assert not users + nodes, f"disconnected under {users + nodes}"
+            assert not self.mapper.holds(found.devno), "disconnected under a map"
         del self.connections[nqn]
         self.table.unplug(str(self.dev / found.name))
         (self.dev / found.name).unlink()
         directory = self._directory(found)
         shutil.rmtree(directory.resolve().parent)
         directory.unlink()
+        self.mapper.lose(found.devno)
+
+    def _used(self, devno: DeviceNumber) -> bool:
+        """Whether a mount or a program has a device or a map open."""
+        return any(entry.devno == devno for entry in self.table.entries)
 
     def _nodes(self, found: Connection) -> list[Entry]:
         return [
@@ -254,19 +262,43 @@ class FakeKernel:
         return not Path(device).exists()
 
     def connection(self, device: str) -> Connection:
-        """What is behind a device node."""
-        return self.connections[self._nqn(device)]
+        """What is behind a device node; a program that asks a map without a path waits."""
+        nqn = self._nqn(device)
+        if not nqn:
+            raise CommandTimeout(f"the program on {device} took too long and was killed")
+        return self.connections[nqn]
 
     def _nqn(self, device: str) -> str:
-        """The NQN behind a device node now."""
+        """The NQN behind a device node now, also through a map."""
         name = Path(device).name
-        return next(nqn for nqn, each in self.connections.items() if each.name == name)
+        found = self.mapper.by_node(name)
+        return self.nqn_of(
+            found.devno
+            if found is not None
+            else next(each.devno for each in self.connections.values() if each.name == name)
+        )
+
+    def front_of(self, device: str) -> "FakeMap | Connection":
+        """The map or the connection that a device node is of."""
+        found = self.mapper.by_node(Path(device).name)
+        return found if found is not None else self.connection(device)
+
+    def nqn_of(self, devno: DeviceNumber) -> str:
+        """The NQN of a device, also through a map; empty where that leads to none."""
+        found = next((each for each in self.mapper.maps.values() if each.devno == devno), None)
+        if found is not None:
+            assert found.active is not None
+            devnos = set(found.active.paths) - found.active.lost
+        else:
+            devnos = {devno}
+        return next((nqn for nqn, each in self.connections.items() if each.devno in devnos), "")
 
     def _file_system(self, device: str) -> FileSystem | None:
         if not Path(device).exists():
             return None
         found = self.connection(device)
-        return FileSystem(found.devno, found.disk.content, found.disk.content in FINISHED)
+        devno = self.front_of(device).devno
+        return FileSystem(devno, found.disk.content, found.disk.content in FINISHED)
 
     def set_read_only(self, nqn: str) -> None:
         """The kernel refuses writes to the device from now on."""

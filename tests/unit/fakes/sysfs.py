@@ -228,6 +228,7 @@ def namespace_of(
     number = name.removeprefix("nvme").partition("n")[0]
     parent = sys / "devices" / (f"nvme-subsys{number}" if multipath else f"nvme{number}")
     (parent / name).mkdir(parents=True)
+    (parent / name / "dev").write_text(f"{devno[0]}:{devno[1]}\n")
     (parent / "subsysnqn").write_text(f"{nqn}\n")
     controller = parent / f"nvme{number}" if multipath else parent
     controller.mkdir(exist_ok=True)

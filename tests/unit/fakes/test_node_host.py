@@ -39,6 +39,7 @@ async def probed(host: FakeHost, command: str, *rest: str) -> str:
             "259:1",
             TARGET.nqn,
             HOST_NQN,
+            probe.NO_MAP,
             command,
             *rest,
         ],

@@ -5,8 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from rds_csi.filesystem.devices import BlockDevices, Device
+from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.format import Formatter
+from rds_csi.model.block_device import Device
 from rds_csi.runtime.process import SubprocessRunner
 from tests.unit.fakes.sysfs import namespace_of
 from tests.unit.filesystem.disk_files import (

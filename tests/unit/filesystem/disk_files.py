@@ -3,8 +3,8 @@
 import subprocess
 
 from rds_csi.filesystem import devices as devices_module
-from rds_csi.filesystem.devices import Device
 from rds_csi.filesystem.format import Examination, Formatter
+from rds_csi.model.block_device import Device
 from rds_csi.model.volume import MIB
 
 SIZE = 320 * MIB

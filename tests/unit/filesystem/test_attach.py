@@ -9,9 +9,9 @@ import pytest
 
 from rds_csi.errors import CommandStuck, FailedPrecondition, Internal, NotUndone, Unavailable
 from rds_csi.filesystem.attach import DeviceMounts
-from rds_csi.filesystem.devices import Device
 from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mount, Mounts
+from rds_csi.model.block_device import Device
 from rds_csi.model.contexts import Target
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.runtime.process import Result

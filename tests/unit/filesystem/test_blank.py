@@ -12,8 +12,9 @@ import pytest
 
 from rds_csi.errors import CommandTimeout, NotBlank, Unavailable
 from rds_csi.filesystem import probe
-from rds_csi.filesystem.devices import BlockDevices, Device
+from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.format import Formatter, State
+from rds_csi.model.block_device import Device
 from rds_csi.model.volume import MIB
 from rds_csi.runtime import process
 from tests.unit.fakes.runner import FakeRunner

@@ -15,7 +15,8 @@ from rds_csi.errors import (
     VolumeInUse,
 )
 from rds_csi.filesystem import devices, probe
-from rds_csi.filesystem.devices import BlockDevices, Device
+from rds_csi.filesystem.devices import BlockDevices
+from rds_csi.model.block_device import Device
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.runner import Call, FakeRunner
 from tests.unit.fakes.sysfs import HOST_NQN, OTHER_NQN, namespace_of
@@ -81,7 +82,7 @@ async def test_a_device_that_is_held_for_an_instant_is_not_in_use(
     block: BlockDevices, runner: FakeRunner
 ) -> None:
     """By the mount namespace of a container that is being started."""
-    claim = (*devices._PROBE, str(block._root), "/dev/nvme0n1", "259:3", DEVICE.nqn, HOST_NQN)
+    claim = (*devices._PROBE, str(block._root), "/dev/nvme0n1", "259:3", DEVICE.nqn, HOST_NQN, "-")
     runner.fail(*claim, "claim", status=probe.HELD, times=2)
     runner.on(*claim, "claim", times=1)
     await block.require_unclaimed(DEVICE, volume="v")
@@ -94,7 +95,7 @@ async def test_a_claimed_device_is_in_use_another_failure_is_one(
     block: BlockDevices, runner: FakeRunner
 ) -> None:
     sysfs = str(block._root)
-    claim = (*devices._PROBE, sysfs, "/dev/nvme0n1", "259:3", DEVICE.nqn, HOST_NQN, "claim")
+    claim = (*devices._PROBE, sysfs, "/dev/nvme0n1", "259:3", DEVICE.nqn, HOST_NQN, "-", "claim")
     runner.on(*claim, times=1)
     await block.require_unclaimed(DEVICE, volume="v")
     runner.fail(*claim, status=probe.HELD, times=100)

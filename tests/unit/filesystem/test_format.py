@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from rds_csi.errors import FailedPrecondition, Internal, NotBlank, Unavailable
-from rds_csi.filesystem.devices import Device
 from rds_csi.filesystem.format import Formatter, State, mkfs_arguments
+from rds_csi.model.block_device import Device
 from rds_csi.model.volume import MIB
 from rds_csi.runtime import process
 from tests.unit.filesystem.disk_files import (

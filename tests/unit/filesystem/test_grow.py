@@ -8,9 +8,10 @@ import pytest
 
 from rds_csi.errors import CommandFailed, CommandTimeout, Internal, Unavailable
 from rds_csi.filesystem import devices
-from rds_csi.filesystem.devices import BlockDevices, Device
+from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.filesystem.grow import Grower
 from rds_csi.filesystem.mounts import Mount
+from rds_csi.model.block_device import Device
 from rds_csi.model.volume import MIB
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.runner import Call, FakeRunner

@@ -37,7 +37,7 @@ def sysfs(tmp_path: Path) -> Path:
 
 
 def words(path: Path, *command: object, devno: str = "0:0", **other: str) -> list[str]:
-    whose = {"nqn": NQN, "host": HOST_NQN, **other}
+    whose = {"nqn": NQN, "host": HOST_NQN, "dm_uuid": probe.NO_MAP, **other}
     return [str(path.parent / "sys"), str(path), devno, *whose.values(), *map(str, command)]
 
 
@@ -147,6 +147,45 @@ def test_another_device_or_another_owner_is_refused(
     assert why in refused.stderr
     assert refused.stdout == ""
     assert not Path("ran").exists()
+
+
+def test_a_map_is_proven_by_its_uuid_and_by_all_that_it_leads_to(tmp_path: Path) -> None:
+    """Two of its own devices are fine; another's, or none, is not, whatever the map's name."""
+    sys, uuid = str(tmp_path / "sys"), "RDSCSI-00000000-pvc-1.3"
+    for minor, nqn in ((1, NQN), (2, NQN), (3, "nqn.b")):
+        namespace_of(tmp_path / "sys", (259, minor), nqn, name=f"nvme{minor}n1")
+    slaves = tmp_path / "sys/dev/block/253:0/slaves"
+    slaves.mkdir(parents=True)
+    (slaves.parent / "dm").mkdir()
+    (slaves.parent / "dm/uuid").write_text(f"{uuid}\n")
+
+    def lead_to(*minors: int) -> None:
+        for link in slaves.iterdir():
+            link.unlink()
+        for minor in minors:
+            block = (tmp_path / f"sys/dev/block/259:{minor}").resolve()
+            (slaves / f"nvme{minor}n1").symlink_to(block)
+
+    def prove(dm_uuid: str = uuid, nqn: str = NQN, host: str = HOST_NQN) -> None:
+        probe.prove(sys, "253:0", nqn, host, dm_uuid)
+
+    for right in ((1,), (1, 2)):
+        lead_to(*right)
+        prove()
+    with pytest.raises(probe.Refused, match=f"is now {uuid}"):
+        prove(f"{uuid}1")
+    with pytest.raises(probe.Refused, match="another host NQN"):
+        prove(host=OTHER_NQN)
+    with pytest.raises(probe.Refused, match="is now that of"):
+        prove(nqn="nqn.b")
+    with pytest.raises(probe.Refused, match="is now that of no NVMe"):
+        prove(probe.NO_MAP)
+    for wrong, why in (((), "no device"), ((1, 3), r"now that of nqn\.b"), ((9,), "any more")):
+        lead_to(*wrong)
+        with pytest.raises(probe.Refused, match=why):
+            prove()
+    with pytest.raises(probe.Refused, match="is now no map"):
+        probe.prove(sys, "259:1", NQN, HOST_NQN, uuid)
 
 
 @pytest.mark.parametrize("command", ["inspect"])

@@ -14,6 +14,7 @@ from rds_csi.model.contexts import (
     Target,
     connection_context,
     has_source,
+    io_waits,
     volume_context,
 )
 from rds_csi.model.parameters import KEYS, ConnectionConfig, VolumeParameters
@@ -29,6 +30,7 @@ NUMBERS = st.none() | st.integers(0, 10**18 - 1)
         generation=NUMBERS,
         formatted=st.sampled_from(["", "ext4", "xfs"]),
         read_only=st.booleans(),
+        path_layer=st.booleans(),
     )
 )
 def test_what_is_told_arrives(told: Published) -> None:
@@ -52,6 +54,19 @@ def test_a_number_that_is_none_is_refused(key: str, text: str) -> None:
 def test_only_a_true_is_read_only() -> None:
     assert Published.from_context({"readonly": "true"}).read_only
     assert not Published.from_context({"readonly": "false"}).read_only
+
+
+def test_only_a_true_asks_for_a_map() -> None:
+    assert Published.from_context({"pathLayer": "true"}).path_layer
+    assert not Published.from_context({"pathLayer": "false"}).path_layer
+    assert not Published.from_context({}).path_layer
+
+
+def test_io_waits_unless_errors_were_asked_for() -> None:
+    assert io_waits({})
+    assert io_waits({"ctrlLossTmo": "-1", "reconnectDelay": "1"})
+    for errors in ({"ctrlLossTmo": "600"}, {"ctrlLossTmo": "0"}, {"fastIoFailTmo": "5"}):
+        assert not io_waits(errors)
 
 
 def test_a_source_is_told_by_the_volume_context() -> None:

@@ -35,6 +35,7 @@ class Calls:
     published: dict[str, str] | None = None
     generation: int | None = None
     formatted: str = ""
+    path_layer: bool = False
     target_name: str = "target"
     stage_name: str = "stage"
 
@@ -88,6 +89,8 @@ class Calls:
             context["generation"] = str(self.generation)
         if self.formatted:
             context["formatted"] = self.formatted
+        if self.path_layer:
+            context["pathLayer"] = "true"
         return context
 
     def stage_request(self) -> csi.NodeStageVolumeRequest:
@@ -190,5 +193,7 @@ def reboot(host: FakeHost) -> None:
     for entry in host.table.entries[2:]:
         host.table.entries.remove(entry)
     host.table._write()
+    for found in list(host.mapper.maps.values()):
+        host.mapper.drop(found)
     for each in list(host.connections):
         host.unplug(each)

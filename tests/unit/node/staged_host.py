@@ -8,6 +8,7 @@ from rds_csi.filesystem.mounts import Mounts
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.node.states import VolumeStates
 from rds_csi.nvme.sysfs import Sysfs
+from tests.unit.fakes.no_maps import maps_of
 from tests.unit.fakes.runner import FakeRunner
 from tests.unit.fakes.sysfs import HOST_NQN, FakeSysfs
 from tests.unit.nvme.kernel import A
@@ -30,7 +31,7 @@ class StagedHost:
         self.store = StagingStore(self.directory / "state")
         sysfs = Sysfs(self.tree.sys, dev=self.tree.dev)
         mounts = Mounts(FakeRunner(), table=self.directory / "mountinfo")
-        self.states = VolumeStates(self.store, sysfs, mounts, HOST_NQN)
+        self.states = VolumeStates(self.store, sysfs, maps_of(self.tree), mounts, HOST_NQN)
         self._write()
 
     def mount(self, point: str, mode: str = "rw") -> None:

@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 from rds_csi.errors import OPEN, ConnectFailed, FailedPrecondition, InvalidRequest
-from rds_csi.filesystem.devices import Device
 from rds_csi.filesystem.mounts import Mount, parse
+from rds_csi.model.block_device import Device
 from rds_csi.model.contexts import Target
-from rds_csi.node.connected import Volumes, belongs, check_target, not_undone, same_export
+from rds_csi.node.connected import Front, Volumes, belongs, check_target, not_undone, same_export
+from tests.unit.fakes.no_maps import maps_of
 from tests.unit.fakes.sysfs import HOST_NQN, OTHER_NQN, FakeSysfs
 from tests.unit.nvme.kernel import PREFIX, TARGET, A, B, Kernel
 
@@ -23,7 +24,7 @@ def kernel(tmp_path: Path) -> Kernel:
 
 @pytest.fixture
 def volumes(kernel: Kernel) -> Volumes:
-    return Volumes(kernel.connector(), kernel.sysfs, HOST_NQN)
+    return Volumes(kernel.connector(), kernel.sysfs, maps_of(kernel.tree), HOST_NQN)
 
 
 @pytest.mark.parametrize(
@@ -73,7 +74,7 @@ def test_the_newest_generation_is_the_volumes(kernel: Kernel, volumes: Volumes) 
     found = volumes.find(VOLUME)
     assert found is not None
     assert found[0] == f"{A}.10"
-    assert volumes.namespace(volumes.controllers(VOLUME)) == found[1]
+    assert volumes.namespace(volumes.controllers(VOLUME)) == found
     assert volumes.nqns(VOLUME) == {A, f"{A}.9", f"{A}.10"}
 
 
@@ -109,13 +110,13 @@ def test_the_first_name_that_leads_to_a_device_is_found(kernel: Kernel, volumes:
     later = f"nqn.2014-08.org.example:{VOLUME}"
     kernel.tree.connect(A, size=None)
     assert volumes.find(VOLUME) is None
-    assert volumes.namespace(volumes.controllers(VOLUME)) is None
+    assert volumes.namespace(volumes.controllers(VOLUME)) == ("", None)
     kernel.tree.connect(later, size=1 << 20)
     found = volumes.find(VOLUME)
     assert found is not None
     nqn, namespace = found
     assert (nqn, namespace.size) == (later, 1 << 20)
-    assert volumes.namespace(volumes.controllers(VOLUME)) == namespace
+    assert volumes.namespace(volumes.controllers(VOLUME)) == found
     assert volumes.nqns(VOLUME) == {A, later}
 
 
@@ -124,7 +125,10 @@ def test_a_device_is_to_be_proven_by_name_and_host(kernel: Kernel, volumes: Volu
     found = volumes.find(VOLUME)
     assert found is not None
     node = kernel.tree.dev / "nvme0n1"
-    assert volumes.device(*found) == Device(node, kernel.tree.devno("nvme0n1"), A, HOST_NQN)
+    nqn, namespace = found
+    assert volumes.device(nqn, Front.bare(namespace)) == Device(
+        node, kernel.tree.devno("nvme0n1"), A, HOST_NQN
+    )
 
 
 def mount(devno: tuple[int, int], root: str = "/", fs_type: str = "ext4") -> Mount:

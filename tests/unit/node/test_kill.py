@@ -80,6 +80,7 @@ class Kind:
     block: bool = False
     readonly: bool = False
     mode: AccessMode = AccessMode.SINGLE_NODE_MULTI_WRITER
+    path_layer: bool = False
 
 
 KINDS = (
@@ -90,6 +91,9 @@ KINDS = (
     Kind("reader", "xfs", fs_type="xfs", mode=AccessMode.MULTI_NODE_READER_ONLY),
     Kind("block", "blank", block=True),
     Kind("read-only block", "blank", block=True, readonly=True),
+    Kind("xfs to be made, with a map", "blank", fs_type="xfs", path_layer=True),
+    Kind("ext4 with data, with a map", "ext4", path_layer=True),
+    Kind("read-only block, with a map", "blank", block=True, readonly=True, path_layer=True),
 )
 
 
@@ -122,6 +126,7 @@ def world(root: Path, kind: Kind, number: int) -> Calls:
         block=kind.block,
         readonly=kind.readonly,
         mode=kind.mode,
+        path_layer=kind.path_layer,
     )
     calls.create(kind.content)
     return calls
@@ -132,6 +137,7 @@ def state(host: FakeHost) -> tuple[object, ...]:
     return (
         sorted((entry.point.rpartition("/")[2], entry.options) for entry in host.table.entries[2:]),
         sorted(host.connections),
+        [(each.uuid, each.size, each.active) for each in host.mapper.maps.values()],
         sorted(path.name for path in host.kubelet.rglob("*")),
         {nqn: (disk.content, disk.fs_size, disk.data) for nqn, disk in host.rds.items()},
         sorted(path.name for path in host.state.glob("*.json")),

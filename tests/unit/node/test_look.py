@@ -21,6 +21,7 @@ from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import Result
+from tests.unit.fakes.no_maps import maps_of
 from tests.unit.fakes.reads import counted
 from tests.unit.fakes.runner import FakeRunner
 from tests.unit.fakes.sysfs import HOST_ID, HOST_NQN, FakeSysfs
@@ -60,6 +61,7 @@ class Host:
         self.sysfs = Sysfs(self.tree.sys, dev=self.tree.dev)
         self.mounts = Mounts(self.runner, table=self.table, changed=lambda: True)
         self.store = StagingStore(root / "state")
+        self.maps = maps_of(self.tree)
         self.connector = Connector(
             self.runner, self.sysfs, HostIdentity(HOST_NQN, HOST_ID), in_use=self.mounts.uses
         )
@@ -72,6 +74,7 @@ class Host:
                 store=self.store,
                 mounts=self.mounts,
                 devices=BlockDevices(self.runner),
+                maps=self.maps,
             ),
         )
 
@@ -163,7 +166,7 @@ async def test_storage_health_walks_once(host: Host) -> None:
 
 async def test_the_states_of_all_volumes_are_one_walk(host: Host) -> None:
     await host.record(VOLUMES)
-    states = VolumeStates(host.store, host.sysfs, host.mounts, HOST_NQN)
+    states = VolumeStates(host.store, host.sysfs, host.maps, host.mounts, HOST_NQN)
     with counted(host.table.parent) as counts:
         look = await states.look()
     assert look.states == {"live": VOLUMES}
@@ -244,7 +247,8 @@ async def test_looks_are_taken_one_at_a_time_and_off_the_event_loop(host: Host) 
             return super().look(many=many)
 
     looks = Looks(
-        Volumes(host.connector, host.sysfs, HOST_NQN), Slow(host.runner, table=host.table)
+        Volumes(host.connector, host.sysfs, host.maps, HOST_NQN),
+        Slow(host.runner, table=host.table),
     )
     both = [asyncio.create_task(looks.at(volume(number))) for number in (1, 2)]
     await asyncio.to_thread(began.acquire)

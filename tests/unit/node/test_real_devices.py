@@ -14,8 +14,9 @@ import pytest
 
 from rds_csi.errors import FailedPrecondition, NotBlank, VolumeInUse, VolumeMismatch
 from rds_csi.filesystem.devices import BlockDevices
-from rds_csi.filesystem.mounts import DeviceNumber, Mount, Mounts, parse
+from rds_csi.filesystem.mounts import Mount, Mounts, parse
 from rds_csi.model.access import AccessMode
+from rds_csi.model.block_device import DeviceNumber
 from rds_csi.model.contexts import Target
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.model.volume import MIB
@@ -23,6 +24,7 @@ from rds_csi.node.ports import NodePorts
 from rds_csi.node.service import Node, NodeSettings
 from rds_csi.node.staging import StagingStore
 from rds_csi.nvme.sysfs import Controller, Namespace
+from rds_csi.pathlayer.maps import Maps
 from rds_csi.runtime.process import SubprocessRunner
 from tests.unit.fakes.node_host import FakeHost
 from tests.unit.fakes.node_kernel import HOST_NQN
@@ -81,6 +83,7 @@ class LoopHost:
         self._state = root / "state"
 
     def node(self) -> Node:
+        devices = BlockDevices(self.runner, root=self._sys)
         return Node(
             NodeSettings(node_id="n", host_nqn=HOST_NQN, kubelet_dir=self.kubelet),
             NodePorts(
@@ -88,7 +91,8 @@ class LoopHost:
                 subsystems=self,
                 runner=self.runner,
                 store=StagingStore(self._state),
-                devices=BlockDevices(self.runner, root=self._sys),
+                devices=devices,
+                maps=Maps(self.runner, devices, "rds.csi.srvlab.io/test", root=self._sys),
                 mounts=Mounts(self.runner),
             ),
         )

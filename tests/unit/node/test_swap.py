@@ -116,7 +116,9 @@ async def test_another_volume_gets_the_name_and_number_at_every_step(
         played.check(before, where)
         swapped += nqn(OTHER) in calls.host.connections
         if operation.act is stage:
-            await calls.stage()
+            again = await failure_of(operation, calls)
+            # Mounted from a map that leads nowhere it stays so, until that leads to A again.
+            assert again is None or (kind.path_layer and "its I/O waits" in str(again)), where
             played.check(before, f"{where}, repeated")
             assert calls.host.formats <= 2
     assert swapped, "the trick was never played"

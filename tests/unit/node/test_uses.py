@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from rds_csi.errors import Internal, VolumeInUse
-from rds_csi.node.connected import Volumes
+from rds_csi.node.connected import Front, Volumes
 from rds_csi.node.uses import Uses
 from tests.unit.fakes.mounts import DEVTMPFS, Entry
 from tests.unit.fakes.node_host import FakeHost
@@ -26,8 +26,13 @@ def host(tmp_path: Path) -> FakeHost:
 @pytest.fixture
 def uses(host: FakeHost) -> Uses:
     ports = host.ports()
-    volumes = Volumes(host, host, HOST_NQN)
-    return Uses(initiator=host, volumes=volumes, mounts=ports.mounts, devices=ports.devices)
+    return Uses(
+        initiator=host,
+        volumes=Volumes(host, host, ports.maps, HOST_NQN),
+        maps=ports.maps,
+        mounts=ports.mounts,
+        devices=ports.devices,
+    )
 
 
 def show(host: FakeHost, point: str, volume: str = VOLUME, *, node: bool = False) -> None:
@@ -51,7 +56,7 @@ def test_file_systems_and_device_nodes_are_named_once_in_order(uses: Uses, host:
     show(host, "/raw", node=True)
     show(host, "/other", OTHER)
     assert uses.places(VOLUME) == ["/raw", "/stage"]
-    both = [found for each in (VOLUME, OTHER) if (found := host.find(nqn(each)))]
+    both = [Front.bare(found) for each in (VOLUME, OTHER) if (found := host.find(nqn(each)))]
     assert uses.of(both) == ["/other", "/raw", "/stage"]
 
 

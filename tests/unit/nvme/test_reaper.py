@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 import structlog.testing
 
-from rds_csi.errors import Unavailable
+from rds_csi.errors import Unavailable, VolumeInUse
 from rds_csi.nvme.reaper import Finding, Reaper, Verdict
 from rds_csi.nvme.sysfs import Subsystem
 from tests.unit.fakes.clock import FakeClock
@@ -33,7 +33,9 @@ class World:
         self.connector = self.kernel.connector()
         self.reaper = self.make()
 
-    def make(self, *, dry_run: bool = False, seed: int = 1) -> Reaper:
+    def make(
+        self, *, dry_run: bool = False, seed: int = 1, maps: "Overlaid | None" = None
+    ) -> Reaper:
         return Reaper(
             sysfs=self.kernel.sysfs,
             connector=self.connector,
@@ -46,6 +48,7 @@ class World:
             rng=random.Random(seed),
             dry_run=dry_run,
             on_disconnect=self.reaped.append,
+            maps=maps,
         )
 
     async def records(self) -> set[str]:
@@ -99,6 +102,40 @@ async def test_with_orphans(world: World) -> None:
     }
     assert world.left == [ROOT_DISK]
     assert world.reaped == [A, B]
+
+
+@dataclass
+class Overlaid:
+    """The volume's own maps over everything: one of this name."""
+
+    name: str
+    removed: list[str] = field(default_factory=list)
+    refuses: bool = False
+
+    def names_over(self, _devno: tuple[int, int]) -> set[str]:
+        return {self.name}
+
+    async def remove_over(self, nqn: str) -> None:
+        if self.refuses:
+            raise VolumeInUse("its map is still in use")
+        self.removed.append(nqn)
+
+
+async def test_a_map_goes_before_its_connection_or_both_stay(world: World) -> None:
+    over = Overlaid("dm-7")
+    world.reaper = world.make(maps=over)
+    for nqn, device, holder in ((A, "nvme0n1", "dm-7"), (B, "nvme1n1", "dm-1")):
+        world.kernel.tree.connect(nqn)
+        world.kernel.tree.hold(device, holder)
+    over.refuses = True
+    await world.after(0)
+    first, second = await world.after(301)
+    assert first.error == "its map is still in use"
+    assert second.verdict.reason == "held by another block device"
+    assert world.left == [A, B]
+    over.refuses = False
+    await world.after(1)
+    assert over.removed == [A]
 
 
 @pytest.mark.requirement("NODE-05")

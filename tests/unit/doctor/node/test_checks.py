@@ -43,17 +43,17 @@ def fabrics_is_a_file(node: FakeNode) -> None:
 
 
 def old_nvme(node: FakeNode) -> None:
-    node.runner.forget()
+    node.forget_nvme()
     node.runner.on("nvme", result=Result(0, "nvme version 1.16\n", ""))
 
 
 def odd_nvme(node: FakeNode) -> None:
-    node.runner.forget()
+    node.forget_nvme()
     node.runner.on("nvme", result=Result(0, "hello\n", ""))
 
 
 def broken_nvme(node: FakeNode) -> None:
-    node.runner.forget()
+    node.forget_nvme()
     node.runner.fail("nvme", stderr="libnvme.so: cannot open shared object file")
 
 
