@@ -10,7 +10,7 @@ same. What it then cannot tell is no verdict: whether the target was away meanwh
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection
 from dataclasses import replace
 from typing import Final
 
@@ -29,9 +29,12 @@ log = structlog.get_logger(__name__)
 Shown = dict[str, tuple[list[Controller], Sight]]
 """This node's connections to volumes, by NQN, and what the kernel shows of them."""
 
-INTERVAL: Final = 5.0
-"""Seconds between two looks where the kernel tells nothing: the default ``reconnectDelay``, so that
-most outages are seen while they last. What was sent since the last look proves nothing."""
+INTERVAL: Final = 15.0
+"""Seconds between two looks when the kernel tells nothing. What was sent since the last look proves
+nothing; and each look at 200 volumes is some thousand small reads."""
+DEAF: Final = 5.0
+"""The same where the kernel's events cannot be had: the default ``reconnectDelay``, so that most
+outages are seen while they last."""
 _AT_ONCE: Final = 4
 """Targets asked at the same time: an RDS that comes back brings all of its volumes."""
 _ATTEMPTS: Final = 3
@@ -41,8 +44,10 @@ _ATTEMPTS: Final = 3
 class Returns:
     """Knows of every connected volume what its target said last. Use it on one event loop.
 
-    ``exclusive`` says of a volume whether no other node uses it; ``on_verdict`` is told of each
-    return: "kept", "booted" or "unknown".
+    ``exclusive`` says of a volume whether no other node uses it; ``mapped`` names the volumes whose
+    users outlive their connections, because a map stands between: what was known of a connection
+    that is gone counts for the next one too. ``on_verdict`` is told of each return: "kept",
+    "booted" or "unknown".
     """
 
     def __init__(
@@ -53,6 +58,7 @@ class Returns:
         host_nqn: str,
         file: BaselineFile,
         exclusive: Callable[[str], Awaitable[bool]],
+        mapped: Callable[[], Collection[str]] = frozenset,
         on_verdict: Callable[[str], None] = lambda _verdict: None,
         uevents: Uevents | None = None,
         clock: Clock | None = None,
@@ -62,6 +68,7 @@ class Returns:
         self._host_nqn = host_nqn
         self._file = file
         self._exclusive = exclusive
+        self._mapped = mapped
         self._on_verdict = on_verdict
         self._uevents = uevents or Uevents()
         self._clock = clock or SystemClock()
@@ -90,16 +97,17 @@ class Returns:
             await self._load()
             while True:
                 await self.look()
-                await self._uevents.wait(INTERVAL)
+                await self._uevents.wait(INTERVAL if self._uevents.listening else DEAF)
         finally:
             self._uevents.close()
 
     async def look(self) -> None:
         """One look; whoever has returned is asked."""
         shown = await asyncio.to_thread(self._survey, _is_a_volumes)
+        mapped = await asyncio.to_thread(self._mapped)
         # After the survey: a return that it shows may have been told meanwhile.
         returned = self._uevents.take()
-        self._forget(shown)
+        self._forget(shown, mapped)
         limit = asyncio.Semaphore(_AT_ONCE)
 
         async def ask(nqn: str, controller: Controller, sight: Sight) -> None:
@@ -143,13 +151,17 @@ class Returns:
             size=namespace.size if namespace is not None else 0,
         )
 
-    def _forget(self, shown: Shown) -> None:
+    def _forget(self, shown: Shown, mapped: Collection[str]) -> None:
         """Forget those that are connected no more, or anew: what they mount is what there is."""
         for nqn, known in list(self._known.items()):
-            if nqn not in shown or not shown[nqn][1].shares(known.seen):
+            if nqn in shown and shown[nqn][1].shares(known.seen):
+                continue
+            if _volume(nqn) not in mapped:
                 del self._known[nqn]
                 self._reloaded.discard(nqn)
                 self._changed = True
+            elif not known.away:
+                self._know(nqn, replace(known, away=True))
 
     def _is_due(self, nqn: str, sight: Sight, *, told: bool) -> bool:
         """Whether a live one is to be asked; if not, what it shows is noted."""
@@ -179,8 +191,8 @@ class Returns:
         # What the kernel told of it until now is answered by what was just read.
         self._uevents.answered(controller.name)
         shown = await asyncio.to_thread(self._survey, nqn.__eq__)
-        if nqn not in shown or not shown[nqn][1].shares(known.seen):
-            return  # the next look forgets it
+        if nqn not in shown or not shown[nqn][1].shares(sight):
+            return  # gone once more: the next look sees to it
         sight = shown[nqn][1]
         exclusive = await self._exclusive(volume)
         verdict = compare(known, after, sight, exclusive=exclusive)

@@ -69,6 +69,11 @@ class Uevents:
             self._socket.close()
             self._socket = None
 
+    @property
+    def listening(self) -> bool:
+        """Whether the kernel's events are heard."""
+        return self._socket is not None
+
     async def wait(self, seconds: float) -> None:
         """Return when a controller became live, at the latest after ``seconds``."""
         loop = asyncio.get_running_loop()

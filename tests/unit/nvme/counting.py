@@ -85,6 +85,8 @@ class CountingHost:
         self.file = root / "state" / "targets"
         self.shared: set[str] = set()
         """Volumes that other nodes use too."""
+        self.mapped: set[str] = set()
+        """Volumes with a map, which outlives connections."""
         self.verdicts: list[str] = []
         self._kernel: socket.socket | None = None
 
@@ -108,6 +110,7 @@ class CountingHost:
             host_nqn=HOST_NQN,
             file=BaselineFile(self.file, "this-boot"),
             exclusive=exclusive,
+            mapped=lambda: self.mapped,
             on_verdict=self.verdicts.append,
             uevents=Uevents(self._socket if uevents else self._none),
             clock=self.clock,

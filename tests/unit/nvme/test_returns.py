@@ -233,6 +233,31 @@ async def test_connected_anew_there_is_no_doubt_any_more(
     assert not host.file.exists()
 
 
+@pytest.mark.parametrize(("booted", "verdict"), [(False, "unknown"), (True, "booted")])
+async def test_a_map_outlives_connections_and_so_does_what_is_known(
+    host: CountingHost, driver: Returns, *, booted: bool, verdict: str
+) -> None:
+    """The kernel gave the connection up, and a new one was made below what is mounted."""
+    host.mapped = {VOLUME}
+    target = Counting(host, A)
+    await driver.look()
+    host.tree.disconnect(target.name)
+    host.runner.forget()
+    for _ in range(2):
+        await driver.look()
+    assert host.verdicts == []
+    Counting(host, A, sent=0 if booted else target.sent)
+    for _ in range(2):
+        await driver.look()
+    assert host.verdicts == [verdict]
+    assert driver.doubt(VOLUME) is not None
+    # Unstaged, there is nothing to doubt any more.
+    host.mapped.clear()
+    host.tree.disconnect(target.name)
+    await driver.look()
+    assert driver.doubt(VOLUME) is None
+
+
 async def test_one_way_of_two_that_comes_back(host: CountingHost, driver: Returns) -> None:
     """One connection held all the time: whatever was asked, the target kept it."""
     first = Counting(host, A)
@@ -353,7 +378,8 @@ async def test_the_service_looks_when_the_kernel_tells(
 async def test_the_service_looks_now_and_then_where_the_kernel_tells_nothing(
     host: CountingHost, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(returns, "INTERVAL", 0.001)
+    monkeypatch.setattr(returns, "INTERVAL", 3600.0)
+    monkeypatch.setattr(returns, "DEAF", 0.001)
     target = Counting(host, A)
     driver = host.driver(uevents=False)
     async with running(driver):

@@ -71,6 +71,7 @@ def test_what_an_event_says(event: bytes, name: str) -> None:
 async def test_a_wait_ends_with_a_connect_and_with_nothing_else(
     line: Line, uevents: Uevents
 ) -> None:
+    assert uevents.listening
     line.kernel.send(EVENT.replace(b"SUBSYSTEM=nvme", b"SUBSYSTEM=block"))
     await uevents.wait(0.01)
     assert uevents.take() == frozenset()
@@ -122,6 +123,7 @@ async def test_without_events_a_wait_is_a_pause() -> None:
     with capture_logs() as log:
         uevents.open()
     assert [each["event"] for each in log] == ["the kernel's events cannot be had"]
+    assert not uevents.listening
     await uevents.wait(0)
     assert uevents.take() == frozenset()
     uevents.close()
