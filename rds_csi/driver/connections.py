@@ -155,5 +155,6 @@ def build_returns(
         host_nqn=host.identity.nqn,
         file=BaselineFile.of_this_boot(settings.state_dir / BASELINES),
         exclusive=exclusive,
+        mapped=lambda: {found.identity.volume for found in host.maps.all()},
         on_verdict=on_verdict,
     )

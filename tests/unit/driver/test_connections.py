@@ -221,3 +221,18 @@ async def test_only_a_record_that_says_so_makes_a_volume_exclusive(
     assert not await returns._exclusive(VOLUME)
     await machine.record(**record)
     assert await returns._exclusive(VOLUME) is record.get("exclusive", False)
+
+
+async def test_what_is_known_of_a_target_outlives_connections_below_a_map(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    returns = build_returns(machine.settings, machine.host)
+    assert returns._mapped() == set()
+    entry = machine.tree.sys / "block" / "dm-3"
+    (entry / "dm").mkdir(parents=True)
+    (entry / "dev").write_text("253:3\n")
+    (entry / "size").write_text("2048\n")
+    (entry / "dm" / "suspended").write_text("0\n")
+    (entry / "slaves").mkdir()
+    identity = machine.host.maps.identity(VOLUME, 4)
+    (entry / "dm" / "uuid").write_text(f"{identity.uuid}\n")
+    assert returns._mapped() == {VOLUME}
