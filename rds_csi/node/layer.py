@@ -59,7 +59,7 @@ class Layer:
             return bare
         device = self._volumes.device(nqn, bare)
         if not wanted.read_only:
-            # Of a device that refuses writes the kernel makes no map.
+            # A read-only publish without a map may have left it so.
             await self._devices.set_read_only(device, False, volume=volume)
         made = await self._maps.create(identity, namespace.size, device)
         if found is not None and not (await self._maps.table(made)).waits:

@@ -31,6 +31,7 @@ class FakeTable:
     """A table that is loaded or in use.
 
     ``lost``: which of its paths the kernel gave up; ``failed``: those that are there, and failed.
+    ``idle``: no I/O has gone to a path since, so that the status still calls each active.
     """
 
     sectors: int
@@ -38,6 +39,7 @@ class FakeTable:
     queues: bool
     lost: set[DeviceNumber] = field(default_factory=set)
     failed: set[DeviceNumber] = field(default_factory=set)
+    idle: bool = False
 
     @classmethod
     def parse(cls, text: str) -> "FakeTable":
@@ -63,7 +65,8 @@ class FakeTable:
         """As ``dmsetup status`` prints it."""
         if not self.paths:
             return f"0 {self.sectors} multipath 2 0 0 0 0 0 \n"
-        states = {path: "F 1" if path in self.lost | self.failed else "A 0" for path in self.paths}
+        dead = set() if self.idle else self.lost | self.failed
+        states = {path: "F 1" if path in dead else "A 0" for path in self.paths}
         paths = "".join(f"{path[0]}:{path[1]} {state} " for path, state in states.items())
         return f"0 {self.sectors} multipath 2 0 0 0 1 1 A 0 {len(self.paths)} 0 {paths}\n"
 

@@ -192,6 +192,51 @@ async def test_an_unmount_that_would_wait_for_ever_is_not_begun(host: FakeHost) 
     assert host.leaks() == []
 
 
+async def test_nor_where_the_map_has_not_noticed(host: FakeHost) -> None:
+    """It calls a path active until I/O has failed on it: that the device is gone, sysfs says."""
+    calls = await published(host, path_layer=True)
+    await calls.unpublish()
+    active = the_map(host).active
+    assert active is not None
+    active.idle = True
+    lose(host)
+    with pytest.raises(Unavailable, match="its I/O waits"):
+        await calls.unstage()
+    assert len(host.table.points()) == 1
+
+
+async def test_what_is_published_bare_gets_no_map_under_it(host: FakeHost) -> None:
+    """Its record was lost: the mount table alone knows that it is used."""
+    calls = await published(host, block=True)
+    (host.state / f"{VOLUME}.json").unlink()
+    before = uses(host)
+    await calls.but(path_layer=True).stage()
+    assert (uses(host), host.mapper.maps) == (before, {})
+
+
+async def test_what_a_read_only_publish_left_does_not_hold_for_the_map(host: FakeHost) -> None:
+    calls = await published(host, block=True, readonly=True)
+    flag = host.sys / "dev/block/259:1/ro"
+    assert flag.read_text() == "1\n"
+    await calls.unpublish()
+    await calls.but(path_layer=True, readonly=False).stage()
+    assert flag.read_text() == "0\n"
+    assert the_map(host).active is not None
+
+
+async def test_a_map_that_was_told_to_fail_waits_again(calls: Calls, host: FakeHost) -> None:
+    mapped = calls.but(path_layer=True)
+    await mapped.stage()
+    found = the_map(host)
+    host.table.run(["umount", str(mapped.stage_path)])
+    host.mapper.run(["dmsetup", "message", "--uuid", found.uuid, "0", "fail_if_no_path"])
+    host.mapper.open.add(found.devno)
+    await mapped.stage()
+    assert the_map(host) is found
+    assert found.active is not None
+    assert found.active.queues
+
+
 async def test_a_path_that_failed_is_none(host: FakeHost) -> None:
     """The device is there, and the map has seen it fail: nobody else tells."""
     calls = await published(host, path_layer=True)
