@@ -178,6 +178,8 @@ class NodeConfig:
     ``state_dir`` is a directory of the host that outlives the pod. ``max_volumes`` 0 leaves the
     scheduler unlimited. ``startup_taint`` is the key of a taint that is removed from the
     Kubernetes node of the name ``node_id`` once the driver is registered; empty: none.
+    ``nvme_address``: where the RDS is now, for volumes whose class names no address; empty: where
+    each was staged.
     """
 
     node_id: str
@@ -188,6 +190,7 @@ class NodeConfig:
     reap_interval: float = 600.0
     reap_grace: float = 300.0
     startup_taint: str = ""
+    nvme_address: str = ""
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching anything."""
@@ -208,6 +211,7 @@ class NodeConfig:
         _positive("--reap-grace", self.reap_grace)
         if self.startup_taint:
             self._check_startup_taint()
+        volume_defaults({"nvmeAddress": self.nvme_address})
 
     def _check_startup_taint(self) -> None:
         if len(self.startup_taint) > 253 or not _TAINT_KEY.fullmatch(self.startup_taint):

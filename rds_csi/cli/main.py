@@ -18,6 +18,7 @@ from rds_csi.cli.options import (
     address_options,
     controller_config,
     controller_options,
+    data_address,
     driver_options,
     node_options,
     option,
@@ -100,6 +101,7 @@ def controller(**flags: Any) -> None:
 @main.command()
 @driver_options
 @node_options
+@data_address
 def node(**flags: Any) -> None:
     """Serve Identity and Node: connect, format and mount on this host."""
     _serve(flags, with_controller=False, with_node=True)
@@ -265,6 +267,36 @@ def doctor_rds(
     except ConfigurationError as error:
         refuse(str(error))
     sys.exit(status)
+
+
+@main.command()
+@_settings_options
+@driver_options
+@node_options
+@click.option("--yes", is_flag=True, help="Do it; without this it says what would be done.")
+@click.argument("volume")
+def release(*, as_json: bool, yes: bool, volume: str, **flags: Any) -> None:
+    """End the waiting of VOLUME's I/O with errors: its RDS will never have it again."""
+    from rds_csi.cli import release as command  # noqa: PLC0415 - no daemon releases
+    from rds_csi.runtime import threads  # noqa: PLC0415
+    from rds_csi.telemetry import logs  # noqa: PLC0415
+
+    logs.configure(level="error", style="console")
+    try:
+        shared = DriverConfig(**pick(flags, DriverConfig))
+        of_node = NodeConfig(**pick(flags, NodeConfig))
+        released = threads.run(command.release(shared, of_node, volume, really=yes))
+    except ConfigurationError as error:
+        refuse(str(error))
+    except DriverError as error:
+        click.echo(f"rds-csi: {error}", err=True)
+        sys.exit(_EXIT_FAILED)
+    if as_json:
+        click.echo(command.as_json(released))
+    else:
+        command.show(released, really=yes, write=click.echo)
+    if any(each.error for each in released):
+        sys.exit(_EXIT_FAILED)
 
 
 @main.command()

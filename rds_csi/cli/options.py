@@ -81,14 +81,16 @@ driver_options = options(
     ),
 )
 
+data_address = option(
+    "--nvme-address",
+    default="",
+    help="IP address at which nodes reach the volumes; several with commas between them.",
+)
+
 address_options = options(
     option("--rds-address", default="", help="Host name or address of the RDS's SSH service."),
     option("--rds-port", type=click.IntRange(1, 65535), default=22, help="Its port."),
-    option(
-        "--nvme-address",
-        default="",
-        help="IP address at which nodes reach the volumes; several with commas between them.",
-    ),
+    data_address,
     option("--nvme-port", default="4420", help="Its port, at each address."),
 )
 

@@ -15,10 +15,14 @@ from rds_csi.model.block_device import DeviceNumber
 from rds_csi.model.host_identity import HostIdentity, host_identity
 from rds_csi.model.volume import read_nqn
 from rds_csi.node.staging import StagingStore
+from rds_csi.node.ways import Sight
 from rds_csi.nvme.baseline import BaselineFile
+from rds_csi.nvme.child import Prover
 from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.counters import CounterReader
+from rds_csi.nvme.readiness import Timings
 from rds_csi.nvme.reaper import Reaper
+from rds_csi.nvme.removal import Remover
 from rds_csi.nvme.returns import Returns
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.pathlayer.maps import Maps
@@ -64,6 +68,23 @@ class Host:
             # Of this host identity, as its connections are: two nodes may share a kernel.
             maps=Maps(runner, devices, f"{config.owner}/{identity.nqn}", root=root, dev=dev),
             store=StagingStore(settings.state_dir),
+        )
+
+    def remover(self) -> Remover:
+        """Who gives up what the kernel tries in vain to bring back; it removes nothing."""
+        prover = Prover(self.runner, self.sysfs, self.identity)
+        return Remover(
+            prover, self.sysfs, self.identity, in_use=lambda _devno: True, timings=Timings()
+        )
+
+    def sight(self) -> Sight:
+        """Who looks at the maps of this host and at what belongs to them."""
+        return Sight(
+            maps=self.maps,
+            store=self.store,
+            subsystems=self.sysfs,
+            runner=self.runner,
+            host_nqn=self.identity.nqn,
         )
 
 

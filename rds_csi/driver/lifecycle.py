@@ -76,6 +76,7 @@ class Driver:
                     node,
                     node_id,
                     locked=self._locked,
+                    operations=lambda: self._server.operations,
                     scope=self._scope,
                     metrics=self._metrics,
                 )

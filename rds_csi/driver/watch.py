@@ -17,6 +17,7 @@ from rds_csi.telemetry.scrape import MetricsServer
 
 if TYPE_CHECKING:  # a node must not load the SSH client, nor a controller what mounts
     from rds_csi.node.states import VolumeStates
+    from rds_csi.node.waiting import Waits
     from rds_csi.nvme.returns import Returns
     from rds_csi.routeros import Boot, Session
     from rds_csi.runtime.process import SubprocessRunner
@@ -68,7 +69,7 @@ class NodeWatch:
     """A node's connections.
 
     ``on_event`` is for its connector, ``on_orphan`` for its reaper, ``on_verdict`` for who watches
-    its targets.
+    its targets, ``on_healed`` for its healer.
     """
 
     def __init__(self, metrics: Metrics) -> None:
@@ -76,11 +77,16 @@ class NodeWatch:
         self.on_event = self._metrics.connection_event
         self.on_orphan = self._metrics.orphan_disconnected
         self.on_verdict = self._metrics.target_returned
+        self.on_healed = self._metrics.volume_healed
 
     def services(
-        self, runner: "SubprocessRunner", states: "VolumeStates", returns: "Returns"
+        self,
+        runner: "SubprocessRunner",
+        states: "VolumeStates",
+        returns: "Returns",
+        waits: "Waits",
     ) -> Services:
-        """Show programs that hang, and targets; the service that looks at the staged volumes."""
+        """Show programs that hang, targets, and volumes that wait; the service that looks."""
 
         async def look() -> None:
             found = await states.look()
@@ -88,4 +94,7 @@ class NodeWatch:
 
         self._metrics.watch_programs(lambda: runner.stuck)
         self._metrics.watch_targets(lambda: returns.booted)
+        self._metrics.watch_waiting(
+            lambda: [(volume, each.reason, each.since) for volume, each in waits.all.items()]
+        )
         return {"volumes": partial(refreshing, "volumes", look, interval=_VOLUMES_INTERVAL)}

@@ -154,6 +154,14 @@ class BlockDevices:
             blkid=Result(blkid["status"], blkid["output"], blkid["errors"]),
         )
 
+    async def superblock(self, device: Device, *, volume: str) -> Superblock | None:
+        """The first superblock on the device, read past the cache; None for none of ext or xfs.
+
+        Raises as :meth:`inspect` does.
+        """
+        found = json.loads((await self._probe(device, ["superblock"], _QUICK, volume)).stdout)
+        return None if found is None else Superblock(**found)
+
     async def run_on(
         self,
         device: Device,

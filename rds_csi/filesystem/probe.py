@@ -16,12 +16,13 @@ given anew to other volumes; none of what is held open is. The commands:
         ``blkid`` asked about these very bytes, never about the device: a signature that it
         cannot read is one that it does not see. With ``log``, also whether an xfs has a log
         that has to be replayed (``xfs_logprint``).
+    superblock
+        prints the first superblock of an ext or xfs, read past the cache, as JSON, or ``null``.
     run DIGEST PROGRAM ARGUMENT...
         becomes the program, with the device still held open. With a DIGEST other than ``-``
         only if the samples still have it.
     claim
-        succeeds if nothing in the kernel (a mount in any mount namespace, device mapper, swap)
-        holds the device, or if it is gone.
+        succeeds if no mount in any namespace, device mapper or swap holds it, or if it is gone.
 
 Exit status: 0, that of the program, or one of those below.
 """
@@ -372,6 +373,8 @@ def act(descriptor: int, device: str, whose: tuple[str, ...], command: list[str]
             if words == ["log"] and isinstance(found, dict) and found["replay"] is None:
                 found["replay"] = bool(found["finished"]) and log_is_dirty(device)
             print(json.dumps(report))  # noqa: T201 - as above
+        case ["superblock"]:
+            print(json.dumps(superblock(read(descriptor, 0, _BLOCK))))  # noqa: T201 - as above
         case ["run", digest, *program]:
             if digest not in ("-", Samples(descriptor).digest):
                 raise Refused(CHANGED, "the content has changed since it was looked at")
@@ -382,10 +385,7 @@ def act(descriptor: int, device: str, whose: tuple[str, ...], command: list[str]
 
 
 def claim(device: str, devno: str, whose: tuple[str, ...]) -> None:
-    """Hold the device alone for a moment; a device that is gone is held by nobody.
-
-    Proven first: another volume's device would be in use for that moment.
-    """
+    """Hold the device, proven first, alone for a moment; one that is gone is held by nobody."""
     try:
         descriptor = open_device(device, devno)
         prove(*whose)

@@ -4,18 +4,22 @@ Nothing here touches a device, so nothing here can hang on a dead one.
 """
 
 from collections.abc import Callable, Collection, Iterator
+from datetime import UTC, datetime
 
 from rds_csi.errors import PathNotFound
 from rds_csi.filesystem.devices import BlockDevices
 from rds_csi.model.health import Problem, Severity, StorageProblem, StorageSeverity
+from rds_csi.node.attempts import Attempts
 from rds_csi.node.condition import Link, Shown, judge_link, judge_mount, paths_down
 from rds_csi.node.look import Look, Looks
 from rds_csi.node.sizes import Inspector
 from rds_csi.node.staging import StagedVolume, StagingStore
+from rds_csi.node.waiting import GIVEN_UP, RECONNECTING, Waiting, Waits
 from rds_csi.nvme.baseline import Doubt
 from rds_csi.nvme.counters import Verdict
 from rds_csi.nvme.sysfs import Controller
 
+_WAITS = "its I/O waits in its map and nothing is lost"
 _RESTART = "stop the pods that use the volume; it is mounted anew when they start again"
 
 
@@ -30,12 +34,16 @@ class HealthCheck:
         inspector: Inspector,
         store: StagingStore,
         doubt: Callable[[str], Doubt | None],
+        waits: Waits,
+        attempts: Attempts,
     ) -> None:
         self._looks = looks
         self._devices = devices
         self._inspector = inspector
         self._store = store
         self._doubt = doubt
+        self._waits = waits
+        self._attempts = attempts
 
     async def volume(self, volume: str, *paths: str) -> list[Problem]:
         """:meth:`seen`, by a look of its own."""
@@ -51,10 +59,18 @@ class HealthCheck:
         if record is not None and not record.staged:
             record = None
         at_paths = [path for path in paths if path]
-        if record is None and not look.controllers:
+        told = self._attempts.of(volume)
+        if record is None and told:
+            return [Problem(Severity.INACCESSIBLE, "NotStaged", f"not on this node yet: {told}")]
+        if record is None and not look.controllers and not _mapped(look):
             raise PathNotFound("it is not on this node", volume=volume)
-        found = [*_of_connection(look), *_of_paths(look, record), *_of_record(record)]
-        found += _of_target_memory(self._doubt(volume))
+        waiting = self._waits.of(volume)
+        found = [
+            *_of_connection(look, waiting),
+            *_of_paths(look, record),
+            *_of_record(record),
+            *_of_target_memory(self._doubt(volume)),
+        ]
         for path in at_paths:
             self._require_known(path, volume, look, record)
             found += self._at_path(path, look, record)
@@ -156,10 +172,18 @@ def _of_target_memory(doubt: Doubt | None) -> Iterator[Problem]:
         )
 
 
-def _of_connection(look: Look) -> Iterator[Problem]:
+def _mapped(look: Look) -> bool:
+    return look.front is not None and look.front.map is not None
+
+
+def _of_connection(look: Look, waiting: Waiting | None) -> Iterator[Problem]:
     controllers = look.controllers
     link = judge_link(controllers, device=look.namespace is not None)
-    if link is Link.GONE:
+    if waiting is not None and waiting.reason != RECONNECTING:
+        yield _of_wait(waiting)
+    elif link is Link.GONE and _mapped(look):
+        yield _given_up(f"{_WAITS}; the driver is to connect it")
+    elif link is Link.GONE:
         yield Problem(
             Severity.INACCESSIBLE,
             "NotConnected",
@@ -180,6 +204,18 @@ def _of_connection(look: Look) -> Iterator[Problem]:
             "NamespaceMissing",
             "connected, but the RDS exports no disk under this name; look at /disk there",
         )
+
+
+def _of_wait(waiting: Waiting) -> Problem:
+    since = datetime.fromtimestamp(waiting.since, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    what = f"{_WAITS}, since {since}; tried {waiting.tries} times to bring it back: {waiting.why}"
+    if waiting.reason == GIVEN_UP:
+        return _given_up(what)
+    return Problem(Severity.INACCESSIBLE, "NotHealed", what)
+
+
+def _given_up(what: str) -> Problem:
+    return Problem(Severity.INACCESSIBLE, "ConnectionGivenUp", what)
 
 
 def _of_paths(look: Look, record: StagedVolume | None) -> Iterator[Problem]:

@@ -1,7 +1,7 @@
 """What the Node service works with: each a seam where tests put a fake."""
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from rds_csi.filesystem.devices import BlockDevices
@@ -9,6 +9,7 @@ from rds_csi.filesystem.mounts import Mounts
 from rds_csi.model.contexts import Target
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.node.staging import StagingStore
+from rds_csi.node.waiting import Waits
 from rds_csi.nvme.baseline import Doubt
 from rds_csi.nvme.sysfs import Controller, Namespace
 from rds_csi.pathlayer.maps import Maps
@@ -43,6 +44,21 @@ class Initiator(Protocol):
         """Make the kernel read the namespace's size again."""
 
 
+class Reconnector(Protocol):
+    """Who brings connections back: :class:`rds_csi.nvme.reconnector.Reconnector`."""
+
+    async def connect_once(
+        self, target: Target, config: ConnectionConfig, *, volume: str = ""
+    ) -> Namespace:
+        """Connect, or find connected, in one attempt; return the usable namespace."""
+
+    async def give_up(self, nqn: str, *, volume: str = "") -> None:
+        """End what the kernel does in vain to bring a connection back, in use or not."""
+
+    async def disconnect(self, nqn: str, *, volume: str = "") -> None:
+        """Disconnect what nothing holds."""
+
+
 class Subsystems(Protocol):
     """What sysfs shows: :class:`rds_csi.nvme.sysfs.Sysfs`."""
 
@@ -64,9 +80,18 @@ def no_doubt(_volume: str) -> Doubt | None:
     return None
 
 
+async def no_healer(_volume: str) -> bool:
+    """Where nobody brings volumes back: nothing is done."""
+    return False
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class NodePorts:
-    """Everything outside the Node service that it works with, each replaceable by a fake."""
+    """Everything outside the Node service that it works with, each replaceable by a fake.
+
+    ``waits`` are the volumes whose I/O waits in a map; ``mend`` leads a volume's map back to it, if
+    it leads nowhere, with the volume's lock held (:class:`rds_csi.node.mender.Mender`).
+    """
 
     runner: Runner
     initiator: Initiator
@@ -77,3 +102,5 @@ class NodePorts:
     store: StagingStore
     doubt: Callable[[str], Doubt | None] = no_doubt
     """Whether a volume's target came back without its memory (:mod:`rds_csi.nvme.returns`)."""
+    waits: Waits = field(default_factory=Waits)
+    mend: Callable[[str], Awaitable[bool]] = no_healer

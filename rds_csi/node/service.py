@@ -23,6 +23,7 @@ from rds_csi.model.contexts import Published, Target, has_source, names_address
 from rds_csi.model.health import Severity
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.model.volume import check_volume_id
+from rds_csi.node.attempts import Attempts
 from rds_csi.node.connected import Volumes, check_target
 from rds_csi.node.contents import Contents
 from rds_csi.node.handover import Handovers
@@ -117,13 +118,17 @@ class Node(csi.NodeBase):
             grower=grower,
             layer=layer,
             store=store,
+            mend=ports.mend,
         )
+        self._attempts = Attempts()
         self._health = HealthCheck(
             looks=self._looks,
             devices=devices,
             inspector=self._inspector,
             store=store,
             doubt=ports.doubt,
+            waits=ports.waits,
+            attempts=self._attempts,
         )
 
     # A volume's way in and out
@@ -137,22 +142,23 @@ class Node(csi.NodeBase):
         capability = _capability(message.volume_capability)
         target = _target(message.publish_context, message.volume_context, volume)
         told = Published.from_context(message.publish_context)
-        await self._stager.stage(
-            Stage(
-                volume=volume,
-                target=target,
-                config=ConnectionConfig.from_parameters(message.volume_context),
-                path=path,
-                capability=capability,
-                read_only=_read_only(capability, told),
-                size=told.size,
-                generation=told.generation,
-                formatted=told.formatted,
-                content_expected=has_source(message.volume_context),
-                pinned=names_address(message.volume_context),
-                path_layer=told.path_layer,
+        with self._attempts.staging(volume):
+            await self._stager.stage(
+                Stage(
+                    volume=volume,
+                    target=target,
+                    config=ConnectionConfig.from_parameters(message.volume_context),
+                    path=path,
+                    capability=capability,
+                    read_only=_read_only(capability, told),
+                    size=told.size,
+                    generation=told.generation,
+                    formatted=told.formatted,
+                    content_expected=has_source(message.volume_context),
+                    path_layer=told.path_layer,
+                    pinned=names_address(message.volume_context),
+                )
             )
-        )
         return csi.NodeStageVolumeResponse()
 
     async def node_unstage_volume(
@@ -162,6 +168,7 @@ class Node(csi.NodeBase):
         volume = check_volume_id(message.volume_id)
         path = self._paths.check(message.staging_target_path, "staging_target_path")
         await self._stager.unstage(volume, path)
+        self._attempts.forget(volume)
         return csi.NodeUnstageVolumeResponse()
 
     async def node_publish_volume(

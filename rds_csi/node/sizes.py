@@ -1,12 +1,17 @@
 """Measuring and growing a volume that is staged or published on this node."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from dataclasses import replace
 from typing import Final
 
+import structlog
+
 from rds_csi.errors import (
     CommandFailed,
+    CommandStuck,
     CommandTimeout,
+    DriverError,
     FailedPrecondition,
     Internal,
     NotGrown,
@@ -31,9 +36,13 @@ from rds_csi.nvme.sysfs import Namespace
 from rds_csi.runtime.causes import noting
 from rds_csi.runtime.process import Runner
 
+log = structlog.get_logger(__name__)
+
 _ATTEMPTS: Final = 20
 _PAUSE: Final = 1.0
 """Seconds between two looks at a size that has to grow; each look asks the target again."""
+_RETURN: Final = 30
+"""Seconds for a volume to be exported anew, and to be back under its map."""
 
 
 class Inspector:
@@ -50,6 +59,7 @@ class Inspector:
         grower: Grower,
         layer: Layer,
         store: StagingStore,
+        mend: Callable[[str], Awaitable[bool]],
     ) -> None:
         self._runner = runner
         self._initiator = initiator
@@ -59,6 +69,7 @@ class Inspector:
         self._grower = grower
         self._layer = layer
         self._store = store
+        self._mend = mend
 
     async def stats(self, look: Look, volume: str, path: str) -> Usage | int:
         """The usage of the file system at ``path``, or the size in bytes of the device there.
@@ -93,20 +104,23 @@ class Inspector:
         than the range allows, and :class:`FailedPrecondition` where it is known to be staged under
         an older generation.
         """
-        nqn, namespace = self._volumes.find(volume) or ("", None)
-        front = self._volumes.front(nqn, namespace, volume=volume)
-        if front is None:
-            raise PathNotFound("it is not connected to this node", volume=volume)
-        namespace = self._led(front, namespace, volume)
-        table = self._mounts.look()
-        shown = self.shown(table, path, front)
-        mounts = table.of_file_system(front.devno)
-        if not shown and not (block and not mounts and paths.kind(path) != "absent"):
-            raise PathNotFound(f"it is not at {path}", volume=volume)
+        nqn, namespace, front = self._found(volume)
+        self._require_here(volume, path, front, block=block)
         record = await self._store.read(volume)
         _require_current(record, volume)
+        if front is not None and front.map is not None:
+            await self._returned(volume, capacity.required)
+            nqn, namespace, front = self._found(volume)
+        if front is None:
+            raise NotGrown("it went away meanwhile", volume=volume)
+        namespace = self._led(front, namespace, volume)
         before = namespace.devno
-        namespace = await self._grown(nqn, capacity.required, volume)
+        try:
+            namespace = await self._grown(nqn, capacity.required, volume)
+        except Unavailable as error:
+            if front.map is None:
+                raise
+            raise NotGrown(error.what, volume=volume, advice=error.advice) from error
         if namespace.devno != before:
             raise Unavailable(
                 "its device was given up and came back under another number",
@@ -128,6 +142,50 @@ class Inspector:
             await self._grow_file_system(device, writable[0], record, volume)
         self._devices.prove(device, volume=volume)
         return front.size
+
+    def _require_here(self, volume: str, path: str, front: Front | None, *, block: bool) -> None:
+        if front is None:
+            raise PathNotFound("it is not connected to this node", volume=volume)
+        table = self._mounts.look()
+        mounts = table.of_file_system(front.devno)
+        unmounted = block and not mounts and paths.kind(path) != "absent"
+        if not self.shown(table, path, front) and not unmounted:
+            raise PathNotFound(f"it is not at {path}", volume=volume)
+
+    def _found(self, volume: str) -> tuple[str, Namespace | None, Front | None]:
+        nqn, namespace = self._volumes.find(volume) or ("", None)
+        return nqn, namespace, self._volumes.front(nqn, namespace, volume=volume)
+
+    async def _returned(self, volume: str, required: int) -> None:
+        """Wait for the volume to be exported anew, larger, and under its map again.
+
+        That is how a target grows a volume in use whose exports never change their size. Whatever
+        does not come of it in time, what follows finds; its I/O waits meanwhile.
+        """
+        for attempt in range(_RETURN):
+            if attempt:
+                with noting(f"it was not back with {required} bytes"):
+                    await asyncio.sleep(1)
+            try:
+                await self._mend(volume)
+                nqn, namespace, _ = self._found(volume)
+                if namespace is not None:
+                    await self._initiator.rescan(nqn, volume=volume)
+            except CommandStuck:
+                raise
+            except FailedPrecondition as error:
+                raise NotGrown(error.what, volume=volume, advice=error.advice) from error
+            except DriverError as error:
+                log.info("not back yet", volume=volume, error=error.what)
+                continue
+            _, namespace, front = self._found(volume)
+            if (
+                namespace is not None
+                and front is not None
+                and front.leads_to(namespace)
+                and namespace.size >= required
+            ):
+                return
 
     def _led(self, front: Front, namespace: Namespace | None, volume: str) -> Namespace:
         """The namespace; :class:`NotGrown` while the volume's map does not lead to it."""

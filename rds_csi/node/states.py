@@ -12,6 +12,7 @@ from rds_csi.filesystem.mounts import Mounts, MountTable
 from rds_csi.model.block_device import DeviceNumber
 from rds_csi.node.condition import Link, Shown, judge_link, judge_mount, paths_down
 from rds_csi.node.staging import StagedVolume, StagingStore
+from rds_csi.node.waiting import RECONNECTING, Waits
 from rds_csi.nvme.sysfs import Controller, Sysfs
 from rds_csi.pathlayer.maps import Maps
 
@@ -23,6 +24,7 @@ READ_ONLY: Final = "read_only"
 STALE_MOUNT: Final = "stale_mount"
 NO_DEVICE: Final = "no_device"
 DISCONNECTED: Final = "disconnected"
+WAITING: Final = "waiting"
 LEFT_OVER: Final = "left_over"
 _WELL: Final = frozenset({LIVE, LEFT_OVER})
 _USABLE: Final = frozenset({LIVE, PATH_DOWN})
@@ -37,7 +39,8 @@ class Look:
     ``path_down``: live, but not over each of its addresses;
     ``read_only``: live, but the kernel met an error and its file system takes no writes;
     ``stale_mount``: live, but mounted is a device that it no longer is; ``no_device``: live
-    without a block device; ``disconnected``: mounted without a connection;
+    without a block device; ``disconnected``: mounted without a connection; ``waiting``: what the
+    kernel gave up and a map holds (:mod:`rds_csi.node.healer`);
     ``left_over``: neither, as a reboot leaves the record of a volume that has moved away.
     """
 
@@ -52,12 +55,20 @@ class VolumeStates:
     """
 
     def __init__(
-        self, store: StagingStore, sysfs: Sysfs, maps: Maps, mounts: Mounts, host_nqn: str
+        self,
+        store: StagingStore,
+        sysfs: Sysfs,
+        maps: Maps,
+        mounts: Mounts,
+        host_nqn: str,
+        *,
+        waits: Waits | None = None,
     ) -> None:
         self._store = store
         self._sysfs = sysfs
         self._maps = maps
         self._mounts = mounts
+        self._waits = waits if waits is not None else Waits()
         self._host_nqn = host_nqn
         self._before: dict[str, str] = {}
 
@@ -103,6 +114,9 @@ class VolumeStates:
         maps: set[DeviceNumber],
         mounts: MountTable,
     ) -> str:
+        waiting = self._waits.of(staged.volume)
+        if waiting is not None and waiting.reason != RECONNECTING:
+            return WAITING
         live = [controller for controller in connections if controller.live]
         devices = {device.devno for device in self._sysfs.devices(live)}
         match judge_link(connections, device=bool(devices)):

@@ -1,10 +1,10 @@
 """What a node counts and shows: connections, staged volumes, programs that hang."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Final
 
 from prometheus_client import Counter, Gauge
-from prometheus_client.core import Metric
+from prometheus_client.core import GaugeMetricFamily, Metric
 
 from rds_csi.runtime.clock import Clock, SystemClock
 from rds_csi.telemetry.metrics import Metrics, Read, gauge
@@ -24,6 +24,7 @@ VOLUME_STATES: Final = (
     "stale_mount",
     "no_device",
     "disconnected",
+    "waiting",
     "left_over",
     "unknown",
 )
@@ -59,6 +60,11 @@ class NodeMetrics:
         self._reconnects = Counter(
             "rds_csi_nvme_reconnects",
             "Staged volumes that were lost and came back, as far as was seen.",
+            registry=registry,
+        )
+        self._healed = Counter(
+            "rds_csi_volumes_healed",
+            "Volumes whose connection the kernel gave up, brought back under their maps.",
             registry=registry,
         )
         self._orphans = Counter(
@@ -108,6 +114,25 @@ class NodeMetrics:
     def target_returned(self, verdict: str) -> None:
         """What :class:`rds_csi.nvme.returns.Returns` tells."""
         self._returns.labels(verdict).inc()
+
+    def volume_healed(self, _volume: str) -> None:
+        """The healer brought a volume back."""
+        self._healed.inc()
+
+    def watch_waiting(self, waiting: Callable[[], Iterable[tuple[str, str, float]]]) -> None:
+        """Show the volumes whose I/O waits: ``waiting`` gives volume, reason, and since when."""
+
+        def collect() -> Iterator[Metric]:
+            family = GaugeMetricFamily(
+                "rds_csi_volume_waiting_since_timestamp_seconds",
+                "Since when the I/O of a volume waits in its map.",
+                labels=["volume", "reason"],
+            )
+            for volume, reason, since in waiting():
+                family.add_metric([volume, reason], since)
+            yield family
+
+        self._registry.register(Read(collect))
 
     def show_volumes(self, states: Mapping[str, int], *, reconnected: int) -> None:
         """So many volumes in each state; ``reconnected`` came back since the last time."""

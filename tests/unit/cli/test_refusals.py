@@ -63,6 +63,7 @@ COMMANDS: Final = {
     "reap": ["reap"],
     "doctor-node": ["doctor", "node"],
     "doctor-rds": ["doctor", "rds"],
+    "release": ["release"],
 }
 SIMULATOR: Final = {
     "--listen": ["no such host", "10.255.255.255"],
@@ -97,7 +98,10 @@ def command(name: str) -> click.Command:
     return found
 
 
-OPTIONAL: Final = {("doctor-node", "--nvme-address"), ("doctor-node", "--rds-address")}
+OPTIONAL: Final = {
+    *{("doctor-node", "--nvme-address"), ("doctor-node", "--rds-address")},
+    ("node", "--nvme-address"),
+}
 """Where nothing is asked for, an empty text is none."""
 
 
@@ -136,7 +140,8 @@ def test_a_wrong_value(monkeypatch: pytest.MonkeyPatch, name: str, flag: str, va
     monkeypatch.setattr(doctor, "doctor_node", lambda *_, **__: 0)
     monkeypatch.setattr(doctor, "doctor_rds", lambda *_, **__: 0)
     monkeypatch.setattr("rds_csi.telemetry.logs.configure", lambda **_: None)
-    result = CliRunner().invoke(main, [*COMMANDS[name], flag, value], env=GOOD)
+    subject = ["pvc-" + "a" * 28] if name == "release" else []
+    result = CliRunner().invoke(main, [*COMMANDS[name], flag, value, *subject], env=GOOD)
     one_sentence(result, flag)
 
 

@@ -125,9 +125,18 @@ class FakeDeviceMapper:
                 return self._create(name, uuid, FakeTable.parse(table))
             case ["dmsetup", "targets"]:
                 return Result(0, self.targets, "")
+            case ["dmsetup", "status", "--target", "multipath"]:
+                return Result(0, self._all() or "No devices found\n", "")
             case ["dmsetup", command, "--uuid", uuid, *options]:
                 return self._with(uuid, lambda each: self._act(each, command, options))
         raise AssertionError(f"unexpected: {' '.join(words)}")
+
+    def _all(self) -> str:
+        return "".join(
+            f"{each.name}: {each.active.status()}"
+            for each in self.maps.values()
+            if each.active is not None
+        )
 
     def _act(self, found: FakeMap, command: str, options: list[str]) -> Result:
         acts: dict[str, Callable[[], Result]] = {
@@ -264,7 +273,7 @@ class FakeDeviceMapper:
         (entry / "slaves").mkdir()
         self._unhold(found)
         for path, there in found.paths().items():
-            if not there:
+            if not (there and self._block(path).exists()):
                 (entry / "slaves" / f"gone-{path[1]}").symlink_to(self._sys / "gone")
                 continue
             block = self._block(path).resolve()

@@ -7,6 +7,7 @@ from typing import Any
 from rds_csi.filesystem.mounts import Mounts
 from rds_csi.node.staging import StagedVolume, StagingStore
 from rds_csi.node.states import VolumeStates
+from rds_csi.node.waiting import Waits
 from rds_csi.nvme.sysfs import Sysfs
 from tests.unit.fakes.no_maps import maps_of
 from tests.unit.fakes.runner import FakeRunner
@@ -25,13 +26,16 @@ class StagedHost:
     minor: int = 1
     store: StagingStore = field(init=False)
     states: VolumeStates = field(init=False)
+    waits: Waits = field(default_factory=Waits)
     _mounted: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.store = StagingStore(self.directory / "state")
         sysfs = Sysfs(self.tree.sys, dev=self.tree.dev)
         mounts = Mounts(FakeRunner(), table=self.directory / "mountinfo")
-        self.states = VolumeStates(self.store, sysfs, maps_of(self.tree), mounts, HOST_NQN)
+        self.states = VolumeStates(
+            self.store, sysfs, maps_of(self.tree), mounts, HOST_NQN, waits=self.waits
+        )
         self._write()
 
     def mount(self, point: str, mode: str = "rw") -> None:

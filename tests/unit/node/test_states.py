@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 from structlog.testing import capture_logs
 
+from rds_csi.node.waiting import GIVEN_UP, NOT_HEALED, RECONNECTING
 from tests.unit.fakes.sysfs import OTHER_NQN, FakeSysfs
 from tests.unit.node.staged_host import VOLUME, StagedHost
 from tests.unit.nvme.kernel import A, B
@@ -107,6 +108,20 @@ async def test_mounted_without_a_connection_is_disconnected(host: StagedHost, po
     await host.record(targets=(("/target", False),))
     host.mount(point)
     assert await host.state() == "disconnected"
+
+
+async def test_what_a_map_holds_waits_whatever_its_connection(host: StagedHost) -> None:
+    await host.record()
+    host.mount("/stage")
+    host.waits.note(VOLUME, RECONNECTING, "the kernel is at it")
+    assert await host.state() == "disconnected"
+    host.waits.note(VOLUME, NOT_HEALED, "too small")
+    assert await host.state() == "waiting"
+    host.tree.connect(A)
+    host.waits.note(VOLUME, GIVEN_UP, "refused")
+    assert await host.state() == "waiting"
+    host.waits.over(VOLUME)
+    assert await host.state() == "live"
 
 
 async def test_a_record_that_nothing_backs_is_left_over(host: StagedHost) -> None:

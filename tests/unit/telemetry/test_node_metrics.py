@@ -119,7 +119,7 @@ async def test_the_service_shows_what_it_sees(host, value):
     before = value("volumes_seen_timestamp_seconds")
     await host.record()
     host.tree.connect(A, state="connecting")
-    services = value.watch.services(SubprocessRunner(), host.states, Returned())
+    services = value.watch.services(SubprocessRunner(), host.states, Returned(), host.waits)
     task = asyncio.create_task(services["volumes"]())
     await until(lambda: value("volumes_staged", state="connecting") == 1)
     assert value("volumes_staged", state="live") == 0
@@ -139,7 +139,7 @@ def test_states_are_shown_whole_and_words_nobody_knows_too():
 
 def test_returns_of_targets(host, value):
     returned = Returned()
-    value.watch.services(SubprocessRunner(), host.states, returned)
+    value.watch.services(SubprocessRunner(), host.states, returned, host.waits)
     assert {verdict.value for verdict in Verdict} == set(VERDICTS)
     assert [value("target_returns_total", verdict=each) for each in VERDICTS] == [0, 0, 0]
     value.watch.on_verdict("booted")
@@ -157,7 +157,7 @@ async def test_programs_that_do_not_die(host, value):
     runner = SubprocessRunner(
         term_grace=0.02, kill_grace=0.02, signal_group=lambda pid, _number: pids.append(pid)
     )
-    value.watch.services(runner, host.states, Returned())
+    value.watch.services(runner, host.states, Returned(), host.waits)
     assert value("stuck_programs") == 0
     with pytest.raises(CommandStuck) as caught:
         await runner.run(["sleep", "60"], timeout=0.02)
@@ -166,3 +166,21 @@ async def test_programs_that_do_not_die(host, value):
     await caught.value.gone.wait()
     await until(lambda: value("stuck_programs") == 0)
     await runner.close()
+
+
+# What the healer does
+
+
+async def test_who_waits_and_who_was_healed(value, host):
+    value.watch.services(SubprocessRunner(), host.states, Returned(), host.waits)
+    name = "volume_waiting_since_timestamp_seconds"
+    assert value(name, volume=VOLUME, reason="NotHealed") is None
+    host.waits.note(VOLUME, "ConnectionGivenUp", "refused")
+    since = value(name, volume=VOLUME, reason="ConnectionGivenUp")
+    host.waits.note(VOLUME, "NotHealed", "too small")
+    assert value(name, volume=VOLUME, reason="NotHealed") == since
+    assert value(name, volume=VOLUME, reason="ConnectionGivenUp") is None
+    host.waits.over(VOLUME)
+    value.watch.on_healed(VOLUME)
+    assert value("volumes_healed_total") == 1
+    assert value(name, volume=VOLUME, reason="NotHealed") is None

@@ -13,6 +13,7 @@ import yaml
 from prometheus_client.core import Metric
 
 from rds_csi.errors import Code
+from rds_csi.node.waiting import REASONS
 from rds_csi.telemetry.controller_metrics import SSH_OUTCOMES
 from rds_csi.telemetry.node_metrics import CONNECT_OUTCOMES, VOLUME_STATES
 from tests.unit.telemetry.wired import metric_names, wired
@@ -36,6 +37,7 @@ VALUES = {
     ("rds_csi_ssh_connects_total", "outcome"): {"ok", "failed"},
     ("rds_csi_nvme_connects_total", "outcome"): set(CONNECT_OUTCOMES),
     ("rds_csi_volumes_staged", "state"): set(VOLUME_STATES),
+    ("rds_csi_volume_waiting_since_timestamp_seconds", "reason"): {*REASONS},
     ("rds_csi_rpcs_total", "code"): {code.name for code in Code},
     ("rds_csi_build_info", "component"): {"controller", "node", "all"},
 }
