@@ -9,6 +9,7 @@ import asyncio
 import json
 import socket
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -109,6 +110,8 @@ async def _status(simulator: Simulator) -> dict[str, Any]:
             slot: {"id": disk.id, "size": disk.size, **disk.properties}
             for slot, disk in simulator.disks.items()
         },
+        "waiting": sorted(simulator.waiting),
+        "namespaces": {slot: asdict(told) for slot, told in simulator.namespaces.items()},
         "nqns": sorted(export.nqn for export in exporter.exports.values()),
         "files": simulator.files,
         "hazards": simulator.device.hazards,
@@ -155,6 +158,10 @@ async def _fill_pool(simulator: Simulator, pool: str, free: int = 0) -> None:
     simulator.fill_pool(pool, free=free)
 
 
+async def _discard(simulator: Simulator, slot: str, offset: int, length: int) -> None:
+    simulator.discard(slot, offset, length)
+
+
 async def _stop_ssh(simulator: Simulator) -> None:
     await simulator.server.stop()
 
@@ -183,6 +190,7 @@ _ACTS: Final[dict[str, Callable[..., Awaitable[Any]]]] = {
     "mount-pool": Simulator.mount_pool,
     "reboot": Simulator.reboot,
     "cut": Simulator.cut,
+    "discard": _discard,
     "restore": Simulator.restore,
     "stop-ssh": _stop_ssh,
     "start-ssh": _start_ssh,

@@ -12,7 +12,7 @@ import asyncssh
 from rds_csi.simulator.console import Console
 from rds_csi.simulator.device.configfs import prepare
 from rds_csi.simulator.device.device import Device, Settings
-from rds_csi.simulator.device.export import Bookkeeper, Exporter
+from rds_csi.simulator.device.export import Bookkeeper, Exporter, Namespace
 from rds_csi.simulator.device.faults import Faults, Quirks
 from rds_csi.simulator.device.files import normalise
 from rds_csi.simulator.device.nvmet import Nvmet
@@ -20,7 +20,7 @@ from rds_csi.simulator.device.store import Disk
 from rds_csi.simulator.journal import Exec, Journal
 from rds_csi.simulator.language.grammar import Version
 from rds_csi.simulator.language.interpreter import PromptSignal
-from rds_csi.simulator.language.values import RuntimeFault, from_text, to_text
+from rds_csi.simulator.language.values import RuntimeFault, from_text, text_of, to_text
 from rds_csi.simulator.server import Server
 
 TIB: Final = 1024**4
@@ -158,6 +158,18 @@ class Simulator:
         return {slots[number] for number in self.device.exporter.exports if number in slots}
 
     @property
+    def waiting(self) -> set[str]:
+        """The slots whose exports are still to come up after a boot."""
+        return {to_text(slot) for slot in self.device.waiting}
+
+    @property
+    def namespaces(self) -> dict[str, Namespace]:
+        """What connected hosts are told of the exports, by slot."""
+        slots = {disk.id: slot for slot, disk in self.disks.items()}
+        found = self.device.exporter.namespaces
+        return {slots[number]: told for number, told in found.items() if number in slots}
+
+    @property
     def files(self) -> dict[str, int | None]:
         """All files and their sizes in bytes; folders have None."""
         return {to_text(entry.name): entry.size for entry in self.device.files.entries()}
@@ -218,17 +230,33 @@ class Simulator:
             raise RuntimeFault(f"no pool {pool}")
         found.mounted = mounted
         self.device.files.recount()
+        if mounted:
+            await self.device.bring_up_exports()
+            return
         for disk in self.device.store.disks.values():
             await self.device.sync_export(disk)
 
     async def reboot(self, down: float = 0.0) -> None:
-        """Connections break, exports vanish; after ``down`` seconds all is back."""
+        """Connections break, exports vanish; after ``down`` seconds SSH and an export are back.
+
+        The other exports come one by one (quirk ``export-spacing``).
+        """
         await self.server.stop()
         await self.device.shut_down()
         self.device.globals.clear()
         await asyncio.sleep(down)
         await self.device.boot()
         await self.server.start(self.address, self._wanted_port)
+
+    def discard(self, slot: str, offset: int, length: int) -> None:
+        """Do what the target does when a host discards a part of a disk: punch a hole."""
+        disk = self.disks[slot]
+        name = normalise(text_of(disk.properties["file-path"]))
+        self.device.files.punch(name, offset, length)
+
+    async def exports_up(self) -> None:
+        """Return once no export is to come up any more."""
+        await self.device.exports_up()
 
     async def cut(self, slot: str | None = None) -> None:
         """Break the data path of one disk, or of all; SSH goes on."""

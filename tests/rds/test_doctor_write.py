@@ -61,8 +61,8 @@ async def test_all_is_measured_and_nothing_is_left(doctor: Doctor) -> None:
     results = [finding.result for finding in found.unknowns]
     assert results[RESIZE] == (
         "unexported: honoured, 33554432 bytes; exported: honoured, 50331648 bytes; connected: "
-        "honoured, 67108864 bytes; the host sees 50331648 bytes before and 67108864 after, "
-        "and is told so"
+        "honoured, 67108864 bytes; the host sees 33554432 bytes before and 33554432 after, "
+        "and is not told"
     )
     assert "already exists" in results[SAME_SLOT]
     assert results[OVER_FILE] == ("accepted, the disk shows 16777216 bytes; the old data is in it")
@@ -96,9 +96,9 @@ async def test_all_is_measured_and_nothing_is_left(doctor: Doctor) -> None:
 
 
 async def test_a_target_that_drops_who_is_no_longer_allowed(
-    doctor: Doctor, export: UserTarget
+    doctor: Doctor,
 ) -> None:
-    export.evicts = True
+    doctor.rds.simulator.quirks.allow_list_cuts = True
     measured = await measures.allow_host(doctor.bench())
     assert "connected, then another is allowed: loses it (it hung up)" in measured.result
     nothing_is_left(doctor)
@@ -115,10 +115,10 @@ async def test_data_goes_with_the_command_if_the_target_has_room(
     assert "wrote and read a block" in checks.results[-1].found
 
 
-async def test_a_target_that_announces_nothing(doctor: Doctor, export: UserTarget) -> None:
-    export.announces = False
+async def test_a_target_that_announces_growth(doctor: Doctor) -> None:
+    doctor.rds.simulator.quirks.growth = "announced"
     measured = await measures.resize(doctor.bench())
-    assert measured.result.endswith("67108864 after, and is not told")
+    assert measured.result.endswith("before and 67108864 after, and is told so")
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ import struct
 from dataclasses import dataclass, field
 from typing import Final
 
-from rds_csi.simulator.device.export import Export
+from rds_csi.simulator.device.export import Bookkeeper, Export
 
 HEADER: Final = struct.Struct("<BBBBI")
 BLOCK: Final = 512
@@ -34,28 +34,18 @@ class Session:
     """The id of the command that waits for an event."""
 
 
-class UserTarget:
+class UserTarget(Bookkeeper):
     """``Simulator(export=UserTarget())``; ``port`` is known once it started.
 
-    ``evicts``: hosts that are no longer allowed lose their connection. ``announces``: growth is
-    told to connected hosts. ``room``: bytes of data that commands carry; like Linux 6.1's target,
-    it waits for what fits to come so, for ever. ``host``: where it listens.
+    ``room``: bytes of data that commands carry; like Linux 6.1's target, it waits for what fits
+    to come so, for ever. ``host``: where it listens.
     """
 
-    def __init__(
-        self,
-        *,
-        evicts: bool = False,
-        announces: bool = True,
-        room: int = 0,
-        host: str = "127.0.0.1",
-    ) -> None:
+    def __init__(self, *, room: int = 0, host: str = "127.0.0.1") -> None:
+        super().__init__()
         self.room = room
         self.host = host
-        self.exports: dict[int, Export] = {}
         self.port = 0
-        self.evicts = evicts
-        self.announces = announces
         self._server: asyncio.Server | None = None
         self._sessions: dict[int, Session] = {}
         self._writers: set[asyncio.StreamWriter] = set()
@@ -67,39 +57,38 @@ class UserTarget:
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def stop(self) -> None:
-        self.exports.clear()
+        await super().stop()
         if self._server:
             self._server.close()
         for writer in list(self._writers):
             writer.close()
 
     async def export(self, export: Export) -> None:
-        self.exports[export.disk] = export
-        for session in self._sessions.values():
-            if session.export.disk == export.disk:
-                if session.export.nqn != export.nqn:
-                    self._end(session)
-                session.export = export
-                if self.evicts and not self._admits(export, session.host):
-                    self._end(session)
+        await super().export(export)
+        for session in self._of(export.disk):
+            if session.export.nqn != export.nqn:
+                self._end(session)
+            session.export = export
 
     async def unexport(self, disk: int) -> None:
-        self.exports.pop(disk, None)
-        for session in self._sessions.values():
-            if session.export.disk == disk:
-                self._end(session)
+        await super().unexport(disk)
+        for session in self._of(disk):
+            self._end(session)
 
-    async def resized(self, disk: int) -> None:
-        for session in self._sessions.values():
-            if session.export.disk == disk and session.waiting is not None and self.announces:
+    async def announce(self, disk: int) -> None:
+        await super().announce(disk)
+        for session in self._of(disk):
+            if session.waiting is not None:
                 self._respond(session.writers[0], session.waiting, 0x02 | 4 << 16)
                 session.waiting = None
 
-    async def cut(self, disk: int | None) -> None:
-        raise NotImplementedError
+    async def sever(self, disk: int) -> None:
+        for session in self._of(disk):
+            if not self._admits(session.export, session.host):
+                self._end(session)
 
-    async def restore(self, disk: int | None) -> None:
-        raise NotImplementedError
+    def _of(self, disk: int) -> list[Session]:
+        return [each for each in self._sessions.values() if each.export.disk == disk]
 
     # The host's side
 
@@ -181,7 +170,7 @@ class UserTarget:
             case (True, 0x0C) if session.enabled:
                 session.waiting = number
             case (True, 0x06) if session.enabled and first == 0:
-                blocks = session.export.path.stat().st_size // BLOCK
+                blocks = self._size(session) // BLOCK
                 data = bytearray(4096)
                 data[:8] = blocks.to_bytes(8, "little")
                 data[130] = 9
@@ -208,7 +197,7 @@ class UserTarget:
         if length != (count + 1) * BLOCK or pdu[12] != 1:
             raise Malformed
         with session.export.path.open("r+b") as file:
-            if (block + 1) * BLOCK > session.export.path.stat().st_size:
+            if (block + 1) * BLOCK > self._size(session):
                 self._respond(writer, number, 0, LBA_OUT_OF_RANGE)
                 return
             file.seek(block * BLOCK)
@@ -217,6 +206,9 @@ class UserTarget:
                 return
             file.write(await self._written(reader, writer, pdu, length))
         self._respond(writer, number)
+
+    def _size(self, session: Session) -> int:
+        return self.namespaces[session.export.disk].size
 
     async def _written(
         self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, pdu: bytes, length: int

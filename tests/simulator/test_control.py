@@ -84,6 +84,11 @@ async def test_acts_reach_the_device(rds: Simulator, path: Path) -> None:
     assert "raid10/csi" in rds.files
     await do(path, "fill-pool", pool="raid10", free=5)
     assert rds.free("raid10") == 5
+    await rds.run("/disk/add type=file slot=a file-path=raid10/a.img file-size=5")
+    await do(path, "discard", slot="a", offset=0, length=3)
+    assert rds.free("raid10") == 3
+    await do(path, "quirk", name="kind-target", value="yes")
+    assert rds.quirks.growth == "announced"
     await do(path, "version", version="7.20")
     assert await do(path, "run", line=":put [/system/resource/get version]") == "7.20 (stable)\r\n"
 
@@ -96,10 +101,24 @@ async def test_the_status_says_what_there_is(rds: Simulator, path: Path) -> None
     status = await do(path, "status")
     assert status["exported"] == ["a"]
     assert status["nqns"] == ["nqn.x:a"]
+    assert status["waiting"] == []
+    told = rds.namespaces["a"]
+    assert status["namespaces"] == {"a": {"size": 2**20, "uuid": told.uuid, "serial": told.serial}}
     assert status["disks"]["a"]["size"] == 2**20
     assert status["files"]["raid10/a.img"] == 2**20
     assert status["host_key"] == rds.host_key_line
     assert (status["execs"], status["port"]) == (rds.journal.count, rds.port)
+
+
+async def test_the_status_says_what_is_still_to_come_up(rds: Simulator, path: Path) -> None:
+    rds.quirks.export_spacing = 3600
+    for slot in ("a", "b", "c"):
+        line = f"/disk/add type=file slot={slot} file-path=raid10/{slot}.img file-size=1M"
+        await rds.run(f"{line} nvme-tcp-export=yes")
+    await do(path, "reboot")
+    status = await do(path, "status")
+    assert (status["exported"], status["waiting"]) == (["a"], ["b", "c"])
+    assert list(status["namespaces"]) == ["a"]
 
 
 @pytest.fixture

@@ -5,13 +5,17 @@ object with its attribute files, and removing the folder removes it.
 """
 
 import shutil
+import stat
 import subprocess
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
 
+from rds_csi.simulator.device.loops import CONTROL, make_node
+
 MOUNT: Final = Path("/sys/kernel/config")
+_CONTROL: Final = Path("/sys/class/misc/loop-control/dev")
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -71,15 +75,21 @@ class ConfigFs:
 def prepare() -> None:
     """Load the kernel's modules and mount configfs, as far as that is missing and allowed.
 
-    Raises RuntimeError with what to do when the machine has no NVMe target afterwards.
+    Loop devices belong to it. Raises RuntimeError with what to do when the machine has no NVMe
+    target afterwards.
     """
     if not ConfigFs().available():
         _try("modprobe", "nvmet-tcp")
     if not ConfigFs().available():
         _try("mount", "-t", "configfs", "none", str(MOUNT))
-    if not ConfigFs().available():
+    if not CONTROL.exists():
+        _try("modprobe", "loop")
+    if not CONTROL.exists() and _CONTROL.exists():
+        with suppress(OSError):
+            make_node(CONTROL, _CONTROL.read_text(), stat.S_IFCHR)
+    if not ConfigFs().available() or not CONTROL.exists():
         raise RuntimeError(
-            "this kernel offers no NVMe target: needs root, the modules nvmet and nvmet-tcp, "
+            "this kernel offers no NVMe target: needs root, the modules nvmet, nvmet-tcp and loop, "
             f"and configfs on {MOUNT}; without them use --export none"
         )
 

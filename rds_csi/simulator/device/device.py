@@ -1,6 +1,7 @@
 """The device: disks over files over pools, exports, and what changes them."""
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -42,11 +43,14 @@ class Device:
         self.faults = faults
         self.exporter = exporter
         self.store = Store(root)
-        self.files = Files(root, self.store, quirks)
+        self.files = Files(root, self.store, quirks, look=self._count_discarded)
         self.globals: dict[str, Value | Function] = {}
         self.hazards: list[str] = []
         """What a real device would have let happen, and no client should ever risk."""
         self._started = 0.0
+        self._waiting: list[int] = []
+        """The disks whose exports are still to come up, in their order."""
+        self._coming: asyncio.Task[None] | None = None
 
     @property
     def uptime(self) -> int:
@@ -54,7 +58,7 @@ class Device:
         return int(asyncio.get_running_loop().time() - self._started)
 
     async def boot(self) -> None:
-        """Come up: count the boot, export what is set to be exported."""
+        """Come up: count the boot, and begin to export what is set to be exported."""
         self._started = asyncio.get_running_loop().time()
         self.store.boots += 1
         self.store.dirty = True
@@ -62,12 +66,68 @@ class Device:
         await self.exporter.start(self.store.boots)
         for disk in self.store.disks.values():
             self._recognise(disk)
-            await self.sync_export(disk)
+        await self.bring_up_exports()
         self.store.save()
 
     async def shut_down(self) -> None:
         """Go down: all exports end."""
+        await self._leave_exports()
         await self.exporter.stop()
+        self._count_discarded()
+
+    async def bring_up_exports(self) -> None:
+        """Export what is set to be and is not: the first now, the others one by one.
+
+        How far apart is the quirk ``export-spacing``; :attr:`waiting` says which are to come.
+        """
+        await self._leave_exports()
+        self._waiting = [
+            disk.id
+            for disk in self.store.disks.values()
+            if self._wanted(disk) and disk.id not in self.exporter.exports
+        ]
+        await self._next_export()
+        if self.quirks.export_spacing:
+            self._coming = asyncio.create_task(self._later_exports())
+        else:
+            while await self._next_export():
+                pass
+
+    async def exports_up(self) -> None:
+        """Return once none is to come any more."""
+        if self._coming is not None:
+            await asyncio.wait([self._coming])
+
+    @property
+    def waiting(self) -> list[str]:
+        """The slots whose exports are still to come up."""
+        return [self.store.disks[number].slot for number in self._waiting]
+
+    async def _later_exports(self) -> None:
+        more = True
+        while more:
+            await asyncio.sleep(self.quirks.export_spacing)
+            more = await self._next_export()
+
+    async def _next_export(self) -> bool:
+        """Make the next of the exports that wait; whether there was one."""
+        while self._waiting:
+            disk = self.store.disks[self._waiting.pop(0)]
+            try:
+                await self.sync_export(disk)
+            except RuntimeFault as fault:
+                log.warning("export does not come up", slot=to_text(disk.slot), why=str(fault))
+            if disk.id in self.exporter.exports:
+                return True
+        return False
+
+    async def _leave_exports(self) -> None:
+        task, self._coming = self._coming, None
+        self._waiting = []
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
 
     # Looking up
 
@@ -163,7 +223,9 @@ class Device:
         """Forget an entry. Its file stays."""
         if isinstance(disk, Pool):
             raise RuntimeFault(texts.POOL_FIXED)
+        self._leave(disk)
         await self.exporter.unexport(disk.id)
+        self._count_discarded()
         self.store.remove_disk(disk)
 
     def file_system(self, disk: Disk) -> str:
@@ -189,7 +251,14 @@ class Device:
             self._hazard(f"disk {to_text(disk.slot)} was shrunk from {disk.size} to {size} bytes")
         self.files.resize(normalise(text_of(disk.properties["file-path"])), size)
         disk.size = size
-        await self.exporter.resized(disk.id)
+        if self.quirks.growth == "announced":
+            await self.exporter.announce(disk.id)
+
+    def _count_discarded(self) -> None:
+        """Note what hosts discarded: it is a hole in the file by now."""
+        for disk in self.store.disks.values():
+            if count := self.exporter.discarded(disk.id):
+                self.files.punched(normalise(text_of(disk.properties["file-path"])), count)
 
     def _check_name(self, disk: Disk, given: dict[str, Value]) -> None:
         """Refuse another NQN, or forget that it was asked for, where the device does that."""
@@ -232,14 +301,26 @@ class Device:
         """A settable property's value, or its default."""
         return disk.properties.get(name, BY_NAME[name].default)
 
+    def _wanted(self, disk: Disk) -> bool:
+        """Whether it is set to be exported."""
+        on, off = (self.property(disk, name) is True for name in ("nvme-tcp-export", "disabled"))
+        return on and not off
+
+    def _leave(self, disk: Disk) -> None:
+        """It waits no longer for its export to come up."""
+        if disk.id in self._waiting:
+            self._waiting.remove(disk.id)
+
     async def sync_export(self, disk: Disk) -> None:
-        """Make the export what the properties say."""
-        wanted = self.property(disk, "nvme-tcp-export") is True
-        if not wanted or self.property(disk, "disabled") is True:
+        """Make the export what the properties say, or leave it to its turn after a boot."""
+        if not self._wanted(disk):
+            self._leave(disk)
             ended = disk.id in self.exporter.exports
             await self.exporter.unexport(disk.id)
             if ended:
                 self._recognise(disk)
+            return
+        if disk.id in self._waiting:
             return
         name = normalise(text_of(disk.properties["file-path"]))
         pool = self.store.pool_of(name)
@@ -248,7 +329,11 @@ class Device:
             return
         if self.property(disk, "mount-filesystem") is True:
             self._hazard(f"disk {to_text(disk.slot)} is exported with mount-filesystem=yes")
-        await self.exporter.export(self._export(disk, name))
+        export = self._export(disk, name)
+        old = self.exporter.exports.get(disk.id)
+        await self.exporter.export(export)
+        if self.quirks.allow_list_cuts and old and old.hosts != export.hosts:
+            await self.exporter.sever(disk.id)
 
     def _export(self, disk: Disk, name: str) -> Export:
         hosts = to_text(text_of(self.property(disk, "nvme-tcp-server-allow-host-name")))

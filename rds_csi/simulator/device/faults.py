@@ -65,8 +65,20 @@ class Quirks:
     or attached, at boot, and when its export ends. "always": whenever it is asked."""
     interleave: bool = False
     """Whether other sessions may run between two commands of one line."""
-    stable_identifiers: bool = True
-    """Whether an export keeps its serial and UUID over a reboot."""
+    export_spacing: float = 1.0
+    """Seconds from one export to the next after a boot; 0: all are there at once."""
+    growth: Literal["fixed", "announced"] = "fixed"
+    """What connected hosts learn of a greater file: nothing until the export ends and begins
+    again, or at once."""
+    stable_identifiers: bool = False
+    """Whether an export has the same serial and UUID each time."""
+    allow_list_cuts: bool = False
+    """Whether another list of hosts ends the connections of those that it does not name."""
+    discards: Literal["free", "kept"] = "free"
+    """Whether what hosts discard becomes free space of the pool, or stays the file's."""
+    allocate: bool = False
+    """Whether files take their space on this machine, too. Then holes are seen as they are, those
+    made by Write Zeroes too; without it they are counted by what was discarded."""
     clock_error: float = 0.0
     """Seconds by which the device's clock is ahead; negative: behind."""
     gmt_offset: int = 0
@@ -75,6 +87,10 @@ class Quirks:
     def set(self, name: str, value: str | float | bool) -> None:
         """Change one by name; text is converted. Raises ValueError for anything unknown."""
         name = name.replace("-", "_")
+        if name == "kind_target":
+            for each, kind in KIND_TARGET.items():
+                setattr(self, each, kind if _convert(name, value, False) else HARSH_TARGET[each])
+            return
         known = {entry.name: entry for entry in fields(self)}
         if name not in known:
             raise ValueError(f"unknown quirk {name!r}; known: {', '.join(sorted(known))}")
@@ -85,7 +101,20 @@ class Quirks:
         setattr(self, name, converted)
 
 
+KIND_TARGET: Final[dict[str, str | float | bool]] = {
+    "export_spacing": 0.0,
+    "growth": "announced",
+    "stable_identifiers": True,
+    "allow_list_cuts": True,
+    "discards": "kept",
+}
+"""The quirk ``kind-target`` is all of these: an RDS that makes it as easy as one could hope."""
+HARSH_TARGET: Final = {name: getattr(Quirks(), name) for name in KIND_TARGET}
+"""What they are without it: Linux 5.6.3's target, as RouterOS is believed to use it."""
+
 _CHOICES: Final = {
+    "growth": ("fixed", "announced"),
+    "discards": ("free", "kept"),
     "resize": ("honoured", "ignored", "needs-unexport"),
     "rename": ("closed", "open", "ignored", "refused"),
     "size_without_file": ("absent", "zero", "kept"),

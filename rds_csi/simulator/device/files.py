@@ -8,7 +8,8 @@ while their pool is not mounted.
 import os
 import shutil
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from ctypes import CDLL, c_long, get_errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -29,6 +30,8 @@ INTERNAL_SIZE: Final = 128 * 1024**2
 _SUPERBLOCKS: Final = 4096
 """Bytes at the start of a disk that hold the superblock of ext4 or xfs."""
 _INTERNAL: Final = "internal"
+_LIBC: Final = CDLL(None, use_errno=True)
+_KEEP_SIZE, _PUNCH_HOLE = 1, 2
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,18 +54,34 @@ def normalise(path: str) -> str:
     return name
 
 
-def allocated(status: os.stat_result, *, preallocate: bool) -> int:
-    """The bytes a file takes from its pool."""
-    return status.st_size if preallocate else status.st_blocks * 512
+def allocated(status: os.stat_result, quirks: Quirks, *, punched: int = 0) -> int:
+    """The bytes a file takes from its pool.
+
+    A preallocated file takes its size, except for what was ``punched`` and not written since. Here
+    it is a sparse file, so what was written is known: more than the rest is never given back.
+    """
+    written = status.st_blocks * 512
+    if quirks.allocate or not quirks.preallocate:
+        return written
+    return status.st_size - min(punched, max(0, status.st_size - written))
 
 
 class Files:
     """Files, and the space they take."""
 
-    def __init__(self, root: Path, store: Store, quirks: Quirks) -> None:
+    def __init__(
+        self,
+        root: Path,
+        store: Store,
+        quirks: Quirks,
+        *,
+        look: Callable[[], None] = lambda: None,
+    ) -> None:
+        """``look`` is called before space is counted: it tells :meth:`punched` the newest."""
         self._root = root
         self._store = store
         self._quirks = quirks
+        self._look = look
         self._used: dict[str, int] = {}
 
     def folder(self, pool: Pool | None) -> Path:
@@ -94,13 +113,31 @@ class Files:
     def used(self, pool: Pool | None) -> int:
         """Bytes taken on a pool or on the internal storage."""
         key = pool.slot if pool else ""
-        if key not in self._used or not self._quirks.preallocate:
+        exact = self._quirks.allocate or not self._quirks.preallocate
+        if key not in self._used or exact:
             self._used[key] = sum(
-                allocated(entry.stat(), preallocate=self._quirks.preallocate)
+                allocated(entry.stat(), self._quirks)
                 for entry in _walk(self.folder(pool))
                 if entry.is_file()
             )
-        return self._used[key] + (pool.filled if pool else 0)
+        holes = 0 if exact else self._holes(pool)
+        return self._used[key] - holes + (pool.filled if pool else 0)
+
+    def _holes(self, pool: Pool | None) -> int:
+        """What hosts gave back of preallocated files."""
+        self._look()
+        found = 0
+        for name, count in self._store.punched.items():
+            status = self._status(name)
+            if status is not None and self._mounted_pool(name) is pool:
+                found += status.st_size - allocated(status, self._quirks, punched=count)
+        return found
+
+    def punched(self, name: str, count: int) -> None:
+        """Note that ``count`` more bytes of a file were discarded."""
+        if self._quirks.discards == "free":
+            self._store.punched[name] = self._store.punched.get(name, 0) + count
+            self._store.dirty = True
 
     def free(self, pool: Pool | None) -> int:
         """Bytes left on a pool or on the internal storage."""
@@ -149,6 +186,8 @@ class Files:
         self._grow(self._mounted_pool(name), size - old)
         with self.path(name).open("ab") as file:
             file.truncate(size)
+            if self._quirks.allocate and size > old:
+                os.posix_fallocate(file.fileno(), old, size - old)
 
     def size(self, name: str) -> int:
         """The size of an existing file in bytes."""
@@ -189,7 +228,8 @@ class Files:
             self.recount()
         else:
             path.unlink()
-            self._grow(pool, -allocated(status, preallocate=self._quirks.preallocate))
+            self._grow(pool, -allocated(status, self._quirks))
+        self._store.forget_holes(name)
 
     def rename(self, old: str, new: str) -> None:
         """Move a file within the device."""
@@ -199,6 +239,7 @@ class Files:
             self.path(old).rename(self.path(new))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise RuntimeFault(NO_DIRECTORY) from error
+        self._store.move_holes(old, new)
         self.recount()
 
     def copy(self, source: str, target: str) -> None:
@@ -209,6 +250,15 @@ class Files:
         self.create(target, size)
         with self.path(source).open("rb") as reader, self.path(target).open("r+b") as writer:
             _copy_data(reader.fileno(), writer.fileno(), size)
+
+    def punch(self, name: str, offset: int, length: int) -> None:
+        """Make a hole in a file, as a loop device does with what is discarded. Raises OSError."""
+        with self.path(name).open("r+b") as file:
+            mode = _KEEP_SIZE | _PUNCH_HOLE
+            if _LIBC.fallocate64(file.fileno(), mode, c_long(offset), c_long(length)):
+                number = get_errno()
+                raise OSError(number, os.strerror(number))
+        self.punched(name, length)
 
     # Listing
 

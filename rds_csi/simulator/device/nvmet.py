@@ -1,23 +1,26 @@
 """Real exports through the Linux kernel's NVMe target, so that any Linux host can connect.
 
-One subsystem per exported disk with namespace 1, all on shared ports, as on a device. Only what
-was made here is ever changed or removed; what a killed simulator left behind is recognised by
-its backing file, which lies under our root folder.
+One subsystem per exported disk with namespace 1, all on shared ports, as on a device: the kernel
+opens a port with the first export, and refuses hosts of those that are not there yet. Only what was
+made here is ever changed or removed; what a killed simulator left behind is recognised by its
+backing device: the kernel was told a link to it that lies in our root folder.
 """
 
 import asyncio
 import errno
 import os
-import uuid
+from collections import Counter
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from rds_csi.simulator.device.configfs import ConfigFs, find_port, free_port_name
-from rds_csi.simulator.device.export import Export
+from rds_csi.simulator.device.export import Export, Namespace, namespace, same_but_hosts
+from rds_csi.simulator.device.loops import Loops
 from rds_csi.simulator.device.texts import EXPORT_FAILED, NQN_IN_USE
 from rds_csi.simulator.language.values import RuntimeFault
 
@@ -26,20 +29,36 @@ log = structlog.get_logger(__name__)
 _CONTROLLERS: Final = 64
 """How many controller ids a boot has to itself, so that a reboot changes them."""
 _BOOTS: Final = 1000
+_DEVICES: Final = ".exports"
+"""The folder in our root with a link to the block device of each export."""
 
 
 class Nvmet:
     """Exports by item id. One change at a time, each in a thread: the kernel may wait."""
 
     def __init__(
-        self, root: Path, address: str, *, port: int = 0, configfs: ConfigFs | None = None
+        self,
+        root: Path,
+        address: str,
+        *,
+        port: int = 0,
+        configfs: ConfigFs | None = None,
+        loops: Loops | None = None,
     ) -> None:
         """``port`` overrides the TCP port the disks name, unless it is 0."""
         self.exports: dict[int, Export] = {}
+        self.namespaces: dict[int, Namespace] = {}
         self._root = root
         self._address = address
         self._port_override = port
         self._configfs = configfs or ConfigFs()
+        self._loops = loops or Loops()
+        self._devices: dict[int, Path] = {}
+        """The loop devices of the exports."""
+        self._counted: dict[int, int] = {}
+        """How much was ever discarded on them when it was last looked at."""
+        self._discarded = Counter[int]()
+        """What was discarded since it was last asked for."""
         self._lock = asyncio.Lock()
         self._boot = 0
         self._cut: set[int] = set()
@@ -76,14 +95,20 @@ class Nvmet:
 
     async def unexport(self, disk: int) -> None:
         """End an export."""
-        if disk in self.exports:
-            await self._locked(lambda: self._unexport(disk))
+        await self._locked(lambda: self._unexport(disk))
 
-    async def resized(self, disk: int) -> None:
+    async def announce(self, disk: int) -> None:
         """Let the kernel look at the size again; connected hosts are told."""
-        if disk in self.exports:
-            path = self._subsystem(self.exports[disk].nqn) / "namespaces/1/revalidate_size"
-            await self._locked(lambda: self._configfs.write(path, "1"))
+        await self._locked(lambda: self._announce(disk))
+
+    async def sever(self, disk: int) -> None:
+        """End the connections of an export; hosts that are allowed may come back at once."""
+        await self._locked(lambda: self._sever(disk))
+
+    def discarded(self, disk: int) -> int:
+        """Bytes that hosts discarded since this was asked last."""
+        self._count(disk)
+        return self._discarded.pop(disk, 0)
 
     async def cut(self, disk: int | None) -> None:
         """Take exports off their port: connections break, and attempts are refused."""
@@ -108,7 +133,7 @@ class Nvmet:
         old = self.exports.get(export.disk)
         if old == export:
             return
-        if old and _same_but_hosts(old, export):
+        if old and same_but_hosts(old, export):
             self._allow(export, old.hosts)
             self.exports[export.disk] = export
             return
@@ -132,19 +157,24 @@ class Nvmet:
     def _make_subsystem(self, export: Export) -> None:
         subsystem = self._subsystem(export.nqn)
         self._configfs.make(subsystem)
-        identity = _identity(export)
-        self._configfs.write_if_known(subsystem / "attr_serial", identity.hex[:20])
-        self._configfs.write_if_known(subsystem / "attr_model", "RDS simulator")
+        told = self.namespaces[export.disk] = namespace(export)
+        self._configfs.write_if_known(subsystem / "attr_serial", told.serial)
         first = self._boot % _BOOTS * _CONTROLLERS + 1
         self._configfs.write_if_known(subsystem / "attr_cntlid_min", str(first))
         self._configfs.write_if_known(subsystem / "attr_cntlid_max", str(first + _CONTROLLERS - 1))
         self._allow(export, ())
-        namespace = subsystem / "namespaces" / "1"
-        self._configfs.make(namespace)
-        self._configfs.write(namespace / "device_path", str(export.path))
-        self._configfs.write(namespace / "device_uuid", str(identity))
-        self._configfs.write(namespace / "buffered_io", "0" if _direct_io(export.path) else "1")
-        self._configfs.write(namespace / "enable", "1")
+        first_namespace = subsystem / "namespaces" / "1"
+        self._configfs.make(first_namespace)
+        with self._loops.attached(export.path, direct=_direct_io(export.path)) as device:
+            self._devices[export.disk] = device
+            self._counted[export.disk] = self._loops.discarded(device)
+            link = self._link_to_device(export.disk)
+            link.unlink(missing_ok=True)
+            link.parent.mkdir(exist_ok=True)
+            link.symlink_to(device)
+            self._configfs.write(first_namespace / "device_path", str(link))
+            self._configfs.write(first_namespace / "device_uuid", told.uuid)
+            self._configfs.write(first_namespace / "enable", "1")
 
     def _allow(self, export: Export, old: tuple[str, ...]) -> None:
         """Say which hosts may connect. The kernel wants "any" and a list never at once."""
@@ -164,8 +194,38 @@ class Nvmet:
             self._configfs.write(subsystem / "attr_allow_any_host", "1")
 
     def _unexport(self, disk: int) -> None:
-        export = self.exports.pop(disk)
+        export = self.exports.pop(disk, None)
+        if export is None:
+            return
+        self._count(disk)
         self._remove_subsystem(self._subsystem(export.nqn))
+        self.namespaces.pop(disk, None)
+        self._devices.pop(disk, None)
+        self._link_to_device(disk).unlink(missing_ok=True)
+
+    def _link_to_device(self, disk: int) -> Path:
+        return self._root / _DEVICES / str(disk)
+
+    def _count(self, disk: int) -> None:
+        device = self._devices.get(disk)
+        if device is not None:
+            now = self._loops.discarded(device)
+            self._discarded[disk] += now - self._counted[disk]
+            self._counted[disk] = now
+
+    def _announce(self, disk: int) -> None:
+        if disk in self.exports:
+            export = self.exports[disk]
+            self._loops.look_again(self._devices[disk])
+            path = self._subsystem(export.nqn) / "namespaces/1/revalidate_size"
+            self._configfs.write(path, "1")
+            size = namespace(export).size
+            self.namespaces[disk] = replace(self.namespaces[disk], size=size)
+
+    def _sever(self, disk: int) -> None:
+        self._unlink({disk})
+        if disk not in self._cut:
+            self._link({disk})
 
     def _remove_subsystem(self, subsystem: Path) -> None:
         for port in self._configfs.names(self._configfs.root / "ports"):
@@ -217,6 +277,8 @@ class Nvmet:
         return port
 
     def _stop(self) -> None:
+        # Connections first: a machine that goes down refuses nobody while it does.
+        self._unlink(set(self.exports))
         for disk in list(self.exports):
             self._unexport(disk)
         for path in sorted(self._made):
@@ -229,25 +291,14 @@ class Nvmet:
         self._all_cut = False
 
     def _remove_leftovers(self) -> None:
-        """Remove subsystems whose file is under our root and that we do not know."""
+        """Remove subsystems whose device is linked to in our root and that we do not know."""
         known = {export.nqn for export in self.exports.values()}
         subsystems = self._configfs.root / "subsystems"
         for nqn in set(self._configfs.names(subsystems)) - known:
-            backing = self._configfs.read(subsystems / nqn / "namespaces/1/device_path")
-            if backing and Path(backing).is_relative_to(self._root):
+            device = self._configfs.read(subsystems / nqn / "namespaces/1/device_path")
+            if device and Path(device).is_relative_to(self._root):
                 log.info("removing the export of an earlier run", nqn=nqn)
                 self._remove_subsystem(subsystems / nqn)
-
-
-def _same_but_hosts(old: Export, new: Export) -> bool:
-    return (old.nqn, old.path, old.port, old.seed) == (new.nqn, new.path, new.port, new.seed)
-
-
-def _identity(export: Export) -> uuid.UUID:
-    """What the namespace's UUID and serial are made of; hosts refuse one that changes."""
-    if not export.seed:
-        return uuid.uuid4()
-    return uuid.uuid5(uuid.NAMESPACE_OID, f"{export.seed}/{export.disk}")
 
 
 def _direct_io(path: Path) -> bool:

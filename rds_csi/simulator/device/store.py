@@ -58,6 +58,8 @@ class Store:
         self.boots = 0
         self.items: dict[str, list[dict[str, Any]]] = {}
         """The items of the menus that only store and show them, by menu; ``kept`` in the file."""
+        self.punched: dict[str, int] = {}
+        """Bytes that hosts discarded, by the name of the file."""
         self._next_id = 1
         self.dirty = False
         self._load()
@@ -72,6 +74,7 @@ class Store:
         self.serial, self.identity = state["serial"], state["identity"]
         self.boots, self._next_id = state["boots"], state["next_id"]
         self.items = state.get("kept", {})
+        self.punched = state.get("punched", {})
         for pool in state["pools"]:
             self._put(Pool(**pool))
         for disk in state["disks"]:
@@ -107,6 +110,7 @@ class Store:
             "boots": self.boots,
             "next_id": self._next_id,
             "kept": self.items,
+            "punched": self.punched,
             "pools": [asdict(pool) for pool in self.pools.values()],
             "disks": disks,
         }
@@ -156,6 +160,18 @@ class Store:
         del self.disks[disk.id]
         del self.by_slot[disk.slot]
         self.dirty = True
+
+    def forget_holes(self, name: str) -> None:
+        """A file is gone, or a folder with all that was in it."""
+        for each in [each for each in self.punched if f"{each}/".startswith(f"{name}/")]:
+            del self.punched[each]
+            self.dirty = True
+
+    def move_holes(self, old: str, new: str) -> None:
+        """A file, or a folder with what is in it, has another name."""
+        for each in [each for each in self.punched if f"{each}/".startswith(f"{old}/")]:
+            self.punched[new + each[len(old) :]] = self.punched.pop(each)
+            self.dirty = True
 
     def pool_of(self, name: str) -> Pool | None:
         """The pool a file name (no leading slash) lies on, mounted or not."""

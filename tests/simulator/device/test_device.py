@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +11,7 @@ import pytest
 from rds_csi.simulator import Simulator
 from tests.simulator.reading import read
 
-GIB = 1024**3
+MIB, GIB = 1024**2, 1024**3
 ADD = "/disk/add type=file slot=a file-path=raid10/csi/a.img file-size=1G mount-filesystem=no"
 
 
@@ -38,7 +39,7 @@ async def test_resize_and_its_quirks(rds: Simulator) -> None:
 async def test_shrinking_is_done_and_noted(rds: Simulator) -> None:
     await rds.run(ADD)
     assert await rds.run("/disk/set a file-size=512M") == ""
-    assert rds.free("raid10") == 16 * GIB - 512 * 2**20
+    assert rds.free("raid10") == 16 * GIB - 512 * MIB
     assert any("shrunk" in hazard for hazard in rds.device.hazards)
 
 
@@ -224,3 +225,134 @@ async def test_an_unmounted_pool(rds: Simulator) -> None:
     await rds.mount_pool("raid10")
     assert rds.exported == {"a"}
     assert await read(rds, '/file/print as-value where name="raid10/b.img"') == []
+
+
+async def add_exported(rds: Simulator, *slots: str) -> None:
+    for slot in slots:
+        line = f"/disk/add type=file slot={slot} file-path=raid10/{slot}.img file-size=1M "
+        assert await rds.run(line + "mount-filesystem=no nvme-tcp-export=yes") == ""
+
+
+@pytest.mark.looptime
+async def test_after_a_boot_exports_come_up_one_by_one(tmp_path: Path) -> None:
+    rds = Simulator(tmp_path)
+    rds.quirks.export_spacing = 60.0
+    await add_exported(rds, "a", "b", "c", "d")
+    await rds.device.shut_down()
+    assert rds.exported == set()
+    await rds.device.boot()
+    assert (rds.exported, rds.waiting) == ({"a"}, {"b", "c", "d"})
+    await asyncio.sleep(59)
+    assert rds.exported == {"a"}
+    await asyncio.sleep(2)
+    assert (rds.exported, rds.waiting) == ({"a", "b"}, {"c", "d"})
+    await asyncio.wait_for(rds.exports_up(), 200)
+    assert (rds.exported, rds.waiting) == ({"a", "b", "c", "d"}, set())
+    await rds.device.shut_down()
+
+
+@pytest.mark.looptime
+async def test_what_happens_to_a_disk_before_its_turn(tmp_path: Path) -> None:
+    rds = Simulator(tmp_path)
+    rds.quirks.export_spacing = 60.0
+    await add_exported(rds, "a", "b", "c", "d", "e", "f")
+    await rds.run("/disk/set f nvme-tcp-export=no")
+    await rds.device.shut_down()
+    await rds.device.boot()
+    assert rds.waiting == {"b", "c", "d", "e"}
+    # Another property does not bring it forward; turned off and on again, it is exported at once.
+    await rds.run("/disk/set e comment=x")
+    await rds.run("/disk/set c nvme-tcp-export=no")
+    await rds.run("/disk/set d nvme-tcp-export=no; /disk/set d nvme-tcp-export=yes")
+    await rds.run("/disk/remove b")
+    # Who was not exported before the boot has no turn to wait for, as who is made now has none.
+    await rds.run("/disk/set f nvme-tcp-export=yes")
+    await add_exported(rds, "g")
+    assert (rds.exported, rds.waiting) == ({"a", "d", "f", "g"}, {"e"})
+    # A file that is lost holds up nobody.
+    rds.path("raid10/e.img").unlink()
+    await rds.exports_up()
+    assert (rds.exported, rds.waiting) == ({"a", "d", "f", "g"}, set())
+    await rds.device.shut_down()
+
+
+@pytest.mark.looptime
+async def test_going_down_again_ends_what_was_coming_up(tmp_path: Path) -> None:
+    rds = Simulator(tmp_path)
+    await add_exported(rds, "a", "b", "c")
+    for _ in range(3):
+        await rds.device.shut_down()
+        await rds.device.boot()
+        assert (rds.exported, rds.waiting) == ({"a"}, {"b", "c"})
+    await rds.device.shut_down()
+    await asyncio.sleep(1000)
+    assert (rds.exported, rds.waiting) == (set(), set())
+
+
+@pytest.mark.looptime
+async def test_a_pool_that_comes_late_brings_its_exports_one_by_one(tmp_path: Path) -> None:
+    rds = Simulator(tmp_path)
+    await add_exported(rds, "a", "b")
+    await rds.unmount_pool("raid10")
+    assert rds.exported == set()
+    await rds.mount_pool("raid10")
+    assert (rds.exported, rds.waiting) == ({"a"}, {"b"})
+    await rds.exports_up()
+    assert rds.exported == {"a", "b"}
+    await rds.device.shut_down()
+
+
+async def test_a_kind_device_has_all_exports_at_once(rds: Simulator) -> None:
+    rds.quirks.export_spacing = 0.0
+    await add_exported(rds, "a", "b", "c")
+    await rds.reboot()
+    assert (rds.exported, rds.waiting) == ({"a", "b", "c"}, set())
+
+
+async def test_hosts_are_told_the_size_an_export_began_with(rds: Simulator) -> None:
+    await add_exported(rds, "a")
+    told = rds.namespaces["a"]
+    assert told.size == MIB
+    await rds.run("/disk/set a file-size=2M")
+    await rds.run("/disk/set a nvme-tcp-server-allow-host-name=nqn.host comment=x")
+    assert (rds.disks["a"].size, rds.namespaces["a"]) == (2 * MIB, told)
+    await rds.run("/disk/set a nvme-tcp-export=no")
+    assert rds.namespaces == {}
+    await rds.run("/disk/set a nvme-tcp-export=yes")
+    again = rds.namespaces["a"]
+    assert again.size == 2 * MIB
+    assert again.uuid != told.uuid
+    assert again.serial != told.serial
+
+
+async def test_a_kind_device_tells_them_growth_and_keeps_its_identifiers(rds: Simulator) -> None:
+    rds.quirks.set("growth", "announced")
+    rds.quirks.set("stable-identifiers", "yes")
+    await add_exported(rds, "a")
+    told = rds.namespaces["a"]
+    await rds.run("/disk/set a file-size=2M")
+    assert rds.namespaces["a"] == replace(told, size=2 * MIB)
+    await rds.reboot()
+    assert rds.namespaces["a"] == replace(told, size=2 * MIB)
+
+
+async def test_what_hosts_discard_is_free_until_the_file_is_gone(rds: Simulator) -> None:
+    before = rds.free("raid10")
+    await add_exported(rds, "a")
+    rds.discard("a", 0, MIB // 4)
+    assert rds.free("raid10") == before - 3 * MIB // 4
+    # Another size of the file keeps what is known of its holes; its end forgets them.
+    await rds.run("/disk/set a file-size=2M")
+    assert rds.free("raid10") == before - 2 * MIB + MIB // 4
+    await rds.run("/disk/remove a; /file/remove raid10/a.img")
+    assert rds.free("raid10") == before
+    await add_exported(rds, "a")
+    assert rds.free("raid10") == before - MIB
+
+
+async def test_a_kind_device_keeps_what_is_discarded_for_the_file(rds: Simulator) -> None:
+    rds.quirks.set("discards", "kept")
+    await add_exported(rds, "a")
+    before = rds.free("raid10")
+    rds.discard("a", 0, MIB // 2)
+    assert rds.free("raid10") == before

@@ -79,6 +79,9 @@ def test_what_cannot_be_planned_is_not(settings: dict[str, Any], said: str) -> N
         ("lag", -1, "0 or more"),
         ("slot-limit", "1.5", "is a number"),
         ("interleave", "2", "yes or no"),
+        ("export-spacing", -1, "0 or more"),
+        ("growth", "x", "fixed, announced"),
+        ("discards", "", "free, kept"),
         ("keepalive", "", "answer, refuse, hang"),
         ("set", "x", "unknown quirk 'set'"),
     ],
@@ -88,6 +91,27 @@ def test_what_is_wrong_with_a_quirk_is_said(name: str, value: str | int, said: s
     with pytest.raises(ValueError, match=said):
         quirks.set(name, value)
     assert quirks == Quirks()
+
+
+def test_a_kind_target_is_one_word(rds: Simulator) -> None:
+    """What nobody has measured, an RDS does in the harsher way; all of it at once is a quirk."""
+    harsh = Quirks()
+    kind = Quirks(
+        export_spacing=0.0,
+        growth="announced",
+        stable_identifiers=True,
+        allow_list_cuts=True,
+        discards="kept",
+    )
+    assert rds.quirks == harsh
+    rds.quirks.set("kind-target", "yes")
+    assert rds.quirks == kind
+    rds.quirks.set("growth", "fixed")
+    rds.quirks.set("kind-target", "no")
+    assert rds.quirks == harsh
+    with pytest.raises(ValueError, match="yes or no"):
+        rds.quirks.set("kind-target", "perhaps")
+    assert rds.quirks == harsh
 
 
 def test_only_clocks_may_go_backwards() -> None:

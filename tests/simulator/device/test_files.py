@@ -180,3 +180,58 @@ def test_a_folder_goes_with_all_that_is_in_it(files: Files, pool: Pool) -> None:
     assert not files.exists("raid10/d/a")
     assert files.free(pool) == 16 * MIB
     files.remove("raid10/d")
+
+
+def test_holes_give_room_and_go_with_the_file(files: Files, pool: Pool) -> None:
+    files.create("raid10/a", 8 * MIB)
+    files.punch("raid10/a", MIB, 2 * MIB)
+    assert files.free(pool) == 10 * MIB
+    # What was written is no hole, however often it was discarded before.
+    files.path("raid10/a").write_bytes(os.urandom(7 * MIB) + bytes(MIB))
+    assert files.free(pool) == 8 * MIB
+    # The bytes are gone, and the room is back.
+    files.punch("raid10/a", 0, 4 * MIB)
+    assert files.path("raid10/a").read_bytes()[: 4 * MIB] == bytes(4 * MIB)
+    assert files.free(pool) == 12 * MIB
+    files.rename("raid10/a", "raid10/b")
+    assert files.free(pool) == 12 * MIB
+    files.remove("raid10/b")
+    assert files.free(pool) == 16 * MIB
+    files.create("raid10/b", 8 * MIB)
+    assert files.free(pool) == 8 * MIB
+
+
+def test_holes_go_and_come_with_the_folder(files: Files, pool: Pool) -> None:
+    files.add_directory("raid10/d")
+    files.create("raid10/d/a", 8 * MIB)
+    files.punch("raid10/d/a", 0, 4 * MIB)
+    files.rename("raid10/d", "raid10/e")
+    assert files.free(pool) == 12 * MIB
+    files.remove("raid10/e")
+    files.add_directory("raid10/e")
+    files.create("raid10/e/a", 8 * MIB)
+    assert files.free(pool) == 8 * MIB
+
+
+def test_files_that_take_their_space_here_too_show_their_holes(
+    files: Files, pool: Pool, quirks: Quirks
+) -> None:
+    quirks.allocate = True
+    files.create("raid10/a", 8 * MIB)
+    assert files.path("raid10/a").stat().st_blocks * 512 >= 8 * MIB
+    taken = files.free(pool)
+    assert taken <= 8 * MIB
+    files.punch("raid10/a", 0, 4 * MIB)
+    assert files.free(pool) == taken + 4 * MIB
+    # What is written again takes its room again: nobody has to count.
+    with files.path("raid10/a").open("r+b") as file:
+        os.pwrite(file.fileno(), os.urandom(MIB), 0)
+        file.flush()
+        os.fsync(file.fileno())
+    assert files.free(pool) == taken + 3 * MIB
+
+
+def test_a_punch_that_is_refused_is_told(files: Files) -> None:
+    files.create("raid10/a", MIB)
+    with pytest.raises(OSError, match="Invalid argument"):
+        files.punch("raid10/a", 0, 0)

@@ -3,6 +3,7 @@
 import errno
 import os
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,8 +11,9 @@ import pytest
 from rds_csi.simulator import Simulator
 from rds_csi.simulator.device.nvmet import Nvmet
 from tests.simulator.device.fake_configfs import FakeConfigFs
+from tests.simulator.device.fake_loops import FakeLoops
 
-GIB = 1024**3
+MIB, GIB = 1024**2, 1024**3
 NQN = "nqn.2000-02.com.mikrotik:a"
 ADD = (
     "/disk/add type=file slot=a file-path=raid10/a.img file-size=1M mount-filesystem=no "
@@ -25,14 +27,21 @@ def configfs(tmp_path: Path) -> FakeConfigFs:
     return FakeConfigFs(tmp_path / "nvmet")
 
 
-def simulator(root: Path, configfs: FakeConfigFs, **settings: int) -> Simulator:
-    exporter = Nvmet(root, "192.0.2.1", configfs=configfs, **settings)
+@pytest.fixture
+def loops() -> FakeLoops:
+    return FakeLoops()
+
+
+def simulator(
+    root: Path, configfs: FakeConfigFs, loops: FakeLoops | None = None, **settings: int
+) -> Simulator:
+    exporter = Nvmet(root, "192.0.2.1", configfs=configfs, loops=loops or FakeLoops(), **settings)
     return Simulator(root, pools={"raid10": 16 * GIB}, export=exporter)
 
 
 @pytest.fixture
-async def rds(tmp_path: Path, configfs: FakeConfigFs) -> AsyncIterator[Simulator]:
-    async with simulator(tmp_path / "rds", configfs) as found:
+async def rds(tmp_path: Path, configfs: FakeConfigFs, loops: FakeLoops) -> AsyncIterator[Simulator]:
+    async with simulator(tmp_path / "rds", configfs, loops) as found:
         yield found
     assert configfs.tree() == NOTHING
 
@@ -41,12 +50,12 @@ def attribute(configfs: FakeConfigFs, nqn: str, name: str) -> str:
     return configfs.read(configfs.root / "subsystems" / nqn / name)
 
 
-async def test_an_export(rds: Simulator, configfs: FakeConfigFs) -> None:
+async def test_an_export(rds: Simulator, configfs: FakeConfigFs, loops: FakeLoops) -> None:
     assert await rds.run(ADD) == ""
     assert configfs.tree() == {"subsystems": [NQN], "hosts": [], "port 1": [NQN]}
     namespace = "namespaces/1"
     path = rds.path("raid10/a.img")
-    assert attribute(configfs, NQN, f"{namespace}/device_path") == str(path)
+    assert loops.file(attribute(configfs, NQN, f"{namespace}/device_path")) == str(path)
     assert attribute(configfs, NQN, f"{namespace}/enable") == "1"
     assert attribute(configfs, NQN, "attr_allow_any_host") == "1"
     port = configfs.root / "ports" / "1"
@@ -86,7 +95,7 @@ async def test_the_tcp_port_can_be_overridden(tmp_path: Path, configfs: FakeConf
 
 
 async def test_ipv6(tmp_path: Path, configfs: FakeConfigFs) -> None:
-    exporter = Nvmet(tmp_path / "rds", "::1", configfs=configfs)
+    exporter = Nvmet(tmp_path / "rds", "::1", configfs=configfs, loops=FakeLoops())
     async with Simulator(tmp_path / "rds", export=exporter) as rds:
         await rds.run(ADD)
         assert configfs.read(configfs.root / "ports/1/addr_adrfam") == "ipv6"
@@ -105,11 +114,66 @@ async def test_allowed_hosts(rds: Simulator, configfs: FakeConfigFs) -> None:
         assert not [entry for entry in configfs.log if "ports" in entry or "enable" in entry]
 
 
-async def test_growth_is_announced(rds: Simulator, configfs: FakeConfigFs) -> None:
+async def test_growth_shows_once_the_export_begins_anew(
+    rds: Simulator, configfs: FakeConfigFs, loops: FakeLoops
+) -> None:
     await rds.run(ADD)
+    told = rds.namespaces["a"]
+    configfs.log.clear()
+    await rds.run("/disk/set a file-size=2M comment=x")
+    assert rds.files["raid10/a.img"] == 2 * MIB
+    assert configfs.log == []
+    assert loops.size(rds.path("raid10/a.img")) == MIB
+    assert rds.namespaces["a"] == told
+    await rds.run("/disk/set a nvme-tcp-export=no; /disk/set a nvme-tcp-export=yes")
+    assert loops.size(rds.path("raid10/a.img")) == 2 * MIB
+    assert rds.namespaces["a"].size == 2 * MIB
+
+
+async def test_a_kind_device_announces_growth(
+    rds: Simulator, configfs: FakeConfigFs, loops: FakeLoops
+) -> None:
+    rds.quirks.growth = "announced"
+    await rds.run(ADD)
+    told = rds.namespaces["a"]
     await rds.run("/disk/set a file-size=2M")
+    assert loops.size(rds.path("raid10/a.img")) == 2 * MIB
     assert configfs.log[-1] == f"write subsystems/{NQN}/namespaces/1/revalidate_size 1"
+    assert rds.namespaces["a"] == replace(told, size=2 * MIB)
     assert rds.exported == {"a"}
+
+
+async def test_a_list_of_hosts_cuts_nobody_unless_it_is_the_quirk(
+    rds: Simulator, configfs: FakeConfigFs
+) -> None:
+    await rds.run(ADD)
+    link = f"link ports/1/subsystems/{NQN}"
+    for cuts in (False, True):
+        rds.quirks.allow_list_cuts = cuts
+        configfs.log.clear()
+        await rds.run(f"/disk/set a nvme-tcp-server-allow-host-name=nqn.of-{cuts}")
+        assert [entry for entry in configfs.log if "ports" in entry] == [f"un{link}", link] * cuts
+    # A data path that was cut stays cut.
+    await rds.cut("a")
+    await rds.run("/disk/set a nvme-tcp-server-allow-host-name=nqn.another")
+    assert configfs.tree()["port 1"] == []
+
+
+async def test_what_hosts_discard_is_free_again(rds: Simulator, loops: FakeLoops) -> None:
+    loops.earlier = 4 * MIB  # the device's number had another file
+    await rds.run(ADD)
+    whole = rds.free("raid10")
+    loops.discard(rds.path("raid10/a.img"), MIB // 2)
+    assert rds.free("raid10") == whole + MIB // 2
+    # It stays so when the export ends, and a file is never more than wholly empty.
+    loops.discard(rds.path("raid10/a.img"), MIB // 4)
+    await rds.run("/disk/set a nvme-tcp-export=no; /disk/set a nvme-tcp-export=yes")
+    assert rds.free("raid10") == whole + 3 * MIB // 4
+    loops.discard(rds.path("raid10/a.img"), MIB)
+    await rds.run("/disk/remove a")
+    assert rds.free("raid10") == whole + MIB
+    await rds.run("/file/remove raid10/a.img")
+    assert rds.free("raid10") == whole + MIB
 
 
 async def test_cut_and_restore(rds: Simulator, configfs: FakeConfigFs) -> None:
@@ -138,29 +202,63 @@ async def test_cut_and_restore(rds: Simulator, configfs: FakeConfigFs) -> None:
     assert configfs.tree()["port 2"] == [NQN]
 
 
-async def test_a_reboot_changes_controller_ids_and_keeps_identity(
+async def test_each_export_has_other_identifiers(rds: Simulator, configfs: FakeConfigFs) -> None:
+    await rds.run(ADD)
+    names = ("attr_serial", "namespaces/1/device_uuid", "attr_cntlid_min")
+    seen = [[attribute(configfs, NQN, name) for name in names]]
+    await rds.run("/disk/set a nvme-tcp-export=no; /disk/set a nvme-tcp-export=yes")
+    seen.append([attribute(configfs, NQN, name) for name in names])
+    await rds.reboot()
+    seen.append([attribute(configfs, NQN, name) for name in names])
+    serials, uuids, controllers = map(set, zip(*seen, strict=True))
+    assert (len(serials), len(uuids), len(controllers)) == (3, 3, 2)
+    assert rds.namespaces["a"].uuid in uuids
+    assert rds.namespaces["a"].serial in serials
+
+
+async def test_a_kind_device_keeps_its_identifiers(rds: Simulator, configfs: FakeConfigFs) -> None:
+    rds.quirks.stable_identifiers = True
+    await rds.run(ADD)
+    told = rds.namespaces["a"]
+    await rds.reboot()
+    await rds.run("/disk/set a nvme-tcp-export=no; /disk/set a nvme-tcp-export=yes")
+    assert rds.namespaces["a"] == told
+    assert attribute(configfs, NQN, "namespaces/1/device_uuid") == told.uuid
+    # Another habit from now on does not touch what is exported.
+    rds.quirks.stable_identifiers = False
+    configfs.log.clear()
+    await rds.run("/disk/set a comment=x")
+    assert configfs.log == []
+
+
+async def test_after_a_reboot_a_port_opens_with_its_first_export(
     rds: Simulator, configfs: FakeConfigFs
 ) -> None:
     await rds.run(ADD)
-    kept = ("attr_serial", "namespaces/1/device_uuid")
-    before = [attribute(configfs, NQN, name) for name in (*kept, "attr_cntlid_min")]
+    other = ADD.replace("slot=a", "slot=b").replace("a.img", "b.img").replace(":a", ":b")
+    await rds.run(other)
+    rds.quirks.export_spacing = 0.05
+    configfs.log.clear()
     await rds.reboot()
-    after = [attribute(configfs, NQN, name) for name in (*kept, "attr_cntlid_min")]
-    assert before[:2] == after[:2]
-    assert before[2] != after[2]
-    assert all(before)
-    rds.quirks.stable_identifiers = False
-    await rds.reboot()
-    assert attribute(configfs, NQN, "attr_serial") != before[0]
+    # Its connections ended before anything else: nobody was refused while it went down.
+    assert all(entry.startswith("unlink ports/1/") for entry in configfs.log[:2])
+    links = [entry for entry in configfs.log if "link ports/1/subsystems/" in entry]
+    assert [entry.split(" ")[0] for entry in links] == ["unlink", "unlink", "link"]
+    assert configfs.tree()["port 1"] == [NQN]
+    assert rds.waiting == {"b"}
+    await rds.exports_up()
+    assert configfs.tree()["port 1"] == [NQN, NQN.replace(":a", ":b")]
+    assert rds.waiting == set()
 
 
 async def test_what_a_killed_run_left_is_taken_over(tmp_path: Path, configfs: FakeConfigFs) -> None:
-    killed = simulator(tmp_path / "rds", configfs)
+    loops = FakeLoops()
+    killed = simulator(tmp_path / "rds", configfs, loops)
     await killed.start()
     await killed.run(ADD)
     await killed.run('/disk/set a nvme-tcp-server-allow-host-name="nqn.host"')
     await killed.server.stop()
-    async with simulator(tmp_path / "rds", configfs) as rds:
+    async with simulator(tmp_path / "rds", configfs, loops) as rds:
         assert rds.exported == {"a"}
         assert configfs.tree()["port 1"] == [NQN]
     # Its host is nobody's by now; we cannot know who made it.
@@ -245,13 +343,9 @@ async def test_an_unmounted_pool_ends_its_exports(rds: Simulator, configfs: Fake
     assert configfs.tree()["subsystems"] == [NQN]
 
 
-@pytest.mark.parametrize(("possible", "buffered"), [(True, "0"), (False, "1")])
+@pytest.mark.parametrize("possible", [True, False])
 async def test_page_cache_only_where_direct_io_is_impossible(
-    rds: Simulator,
-    configfs: FakeConfigFs,
-    monkeypatch: pytest.MonkeyPatch,
-    possible: bool,
-    buffered: str,
+    rds: Simulator, loops: FakeLoops, monkeypatch: pytest.MonkeyPatch, possible: bool
 ) -> None:
     real = os.open
 
@@ -262,7 +356,7 @@ async def test_page_cache_only_where_direct_io_is_impossible(
 
     monkeypatch.setattr(os, "open", without_direct_io)
     await rds.run(ADD)
-    assert attribute(configfs, NQN, "namespaces/1/buffered_io") == buffered
+    assert loops.direct == [possible]
 
 
 async def test_the_stand_in_refuses_what_the_kernel_refuses(configfs: FakeConfigFs) -> None:

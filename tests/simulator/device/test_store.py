@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from rds_csi.simulator import Simulator
+from rds_csi.simulator import Quirks, Simulator
 from rds_csi.simulator.device.store import Disk, Store
 from rds_csi.simulator.language.values import RuntimeFault
 
@@ -18,14 +18,25 @@ async def test_state_survives_a_restart(tmp_path: Path) -> None:
             "/disk/add type=file slot=a file-path=raid10/a.img file-size=1G nvme-tcp-export=yes "
             'comment="\\C3\\A9 \\"x\\""'
         )
-        identifiers = {export.seed for export in rds.device.exporter.exports.values()}
+        rds.discard("a", 0, GIB // 2)
+        serial = rds.device.store.serial
     assert rds.exported == set()
     async with Simulator(root, pools={"raid10": 32 * GIB}) as rds:
         assert rds.exported == {"a"}
         assert await rds.run(":put [/disk/get a comment]") == 'é "x"\r\n'
         assert await rds.run(":put [/disk/find slot=a]") == "*2\r\n"
-        assert rds.free("raid10") == 31 * GIB
-        assert {export.seed for export in rds.device.exporter.exports.values()} == identifiers
+        assert rds.free("raid10") == 31 * GIB + GIB // 2
+        assert rds.device.store.serial == serial
+
+
+async def test_a_kind_device_is_the_same_to_its_hosts_after_a_restart(tmp_path: Path) -> None:
+    told = []
+    for line in ("/disk/add type=file slot=a file-path=raid10/a.img file-size=1G", ""):
+        async with Simulator(tmp_path / "rds", quirks=Quirks(stable_identifiers=True)) as rds:
+            await rds.run(line)
+            await rds.run("/disk/set a nvme-tcp-export=yes")
+            told.append(rds.namespaces["a"])
+    assert told[0] == told[1]
 
 
 async def test_state_is_written_before_the_reply(rds: Simulator) -> None:
