@@ -120,7 +120,8 @@ class ControllerConfig:
     ``reserve`` bytes of the pool stay free. Key and host keys come from files or values; their
     contents never show in a ``repr``. ``rename_exports``: each hand-over gives the export a name of
     its own, so that the RDS itself refuses former holders. ``path_layer``: nodes are to keep
-    volumes that the kernel gives up.
+    volumes that the kernel gives up. ``growth`` says which volumes may grow: those that no node has
+    (``unpublished``), or ``always`` all.
     """
 
     rds_address: str
@@ -135,6 +136,7 @@ class ControllerConfig:
     list_page: int = 500
     rename_exports: bool = True
     path_layer: bool = False
+    growth: str = "unpublished"
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching anything."""

@@ -128,6 +128,12 @@ controller_options = options(
         is_flag=True,
         help="Have nodes put a dm-multipath map over each volume whose I/O is to wait.",
     ),
+    option(
+        "--growth",
+        type=click.Choice(["unpublished", "always"]),
+        default="unpublished",
+        help="Which volumes grow: those that no node has, or those in use too.",
+    ),
 )
 
 node_options = options(

@@ -80,6 +80,7 @@ class ControllerSettings:
     reserve: int = 0
     list_page: int = 500
     path_layer: bool = False
+    grow_published: bool = False  # volumes grow while nodes have them, too
 
 
 class Controller(csi.ControllerBase):
@@ -160,6 +161,7 @@ class Controller(csi.ControllerBase):
     ) -> csi.ControllerExpandVolumeResponse:
         """Grow the volume; one that is large enough stays as it is.
 
+        What nodes have grows only with ``grow_published``: else the resizer is to wait for them.
         The node always has to follow: a file system that was not grown after an earlier call
         would otherwise stay small for ever.
         """
@@ -170,7 +172,9 @@ class Controller(csi.ControllerBase):
         if not capacity.required:
             raise InvalidRequest("capacity_range.required_bytes is missing", volume=slot)
         try:
-            disk = await self._disks.expand(slot, capacity.size())
+            disk = await self._disks.expand(
+                slot, capacity.size(), published=self._settings.grow_published
+            )
         except (NotOurs, NotReady) as error:
             # After FAILED_PRECONDITION the resizer would wait until no pod uses the claim.
             raise Unavailable(error.what, volume=slot, advice=error.advice) from error

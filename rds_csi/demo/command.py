@@ -19,10 +19,10 @@ from rds_csi.demo.processes import ProcessError, Program, running
 from rds_csi.demo.story import DemoError, Story
 from rds_csi.model.volume import GIB
 from rds_csi.runtime.process import ENVIRONMENT, PACKAGES
-from rds_csi.simulator import Simulator
+from rds_csi.simulator import Quirks, Simulator
 
 _BASE: Final = "raid10/csi"
-_MODULES: Final = ("nvme-tcp", "nvmet-tcp", "configfs")
+_MODULES: Final = ("nvme-tcp", "nvmet-tcp", "configfs", "loop")
 _BUDGET: Final = 600.0
 """Seconds until the demo counts as hanging."""
 _BOOT_BUDGET: Final = 300.0
@@ -104,6 +104,8 @@ async def _simulated_rds(stack: AsyncExitStack, folder: Path, key: asyncssh.SSHK
                 export="nvmet",
                 nvme_port=4420,
                 authorized_keys=[key.convert_to_public()],
+                # Volumes grow in use only where the target tells it, and an RDS may not.
+                quirks=Quirks(growth="announced"),
             )
         )
     except RuntimeError as error:
@@ -129,6 +131,7 @@ def _programs(
                 f"--rds-host-key-file={host_key}",
                 "--nvme-address=127.0.0.1",
                 f"--volume-path={_BASE}",
+                "--growth=always",
                 *common,
             ),
             controller,

@@ -137,8 +137,8 @@ class Kubernetes:
             )
         )
 
-    async def grow(self, claim: Claim, size: int) -> None:
-        """Grow it on the RDS and on the node (external-resizer, then kubelet)."""
+    async def resize(self, claim: Claim, size: int) -> None:
+        """Grow it on the RDS (external-resizer)."""
         wanted = csi.CapacityRange(required_bytes=size)
         response = await self.controller.controller_expand_volume(
             csi.ControllerExpandVolumeRequest(
@@ -149,6 +149,11 @@ class Kubernetes:
         )
         if response.capacity_bytes < size:
             raise RuntimeError(f"grown to {response.capacity_bytes} of {size} bytes only")
+
+    async def grow(self, claim: Claim, size: int) -> None:
+        """Grow it on the RDS and on the node (external-resizer, then kubelet)."""
+        await self.resize(claim, size)
+        wanted = csi.CapacityRange(required_bytes=size)
         await self.node.node_expand_volume(
             csi.NodeExpandVolumeRequest(
                 volume_id=claim.volume.volume_id,
@@ -172,11 +177,15 @@ class Kubernetes:
             )
         )
 
-    async def release(self, claim: Claim) -> None:
-        """Unpublish it from the node and delete it (attacher, then provisioner)."""
+    async def detach(self, claim: Claim) -> None:
+        """Unpublish it from the node (external-attacher)."""
         await self.controller.controller_unpublish_volume(
             csi.ControllerUnpublishVolumeRequest(volume_id=claim.volume.volume_id)
         )
+
+    async def release(self, claim: Claim) -> None:
+        """Unpublish it from the node and delete it (attacher, then provisioner)."""
+        await self.detach(claim)
         await self.controller.delete_volume(
             csi.DeleteVolumeRequest(volume_id=claim.volume.volume_id)
         )

@@ -40,6 +40,7 @@ def controller_part(
             list_page=settings.list_page,
             rename_exports=settings.rename_exports,
             path_layer=settings.path_layer,
+            grow_published=settings.growth == "always",
         ),
     )
     boots = Boots(session) if watch is None else Boots(session, on_boot=watch.on_boot)

@@ -204,10 +204,16 @@ def _rename(nqn: str) -> str:
     )
 
 
-def expand(*, slot: str, size: int, owner: str, base_path: str, reserve: int) -> str:
-    """Grow the file unless it is large enough; print the disk. Never makes anything smaller."""
+def expand(
+    *, slot: str, size: int, owner: str, base_path: str, reserve: int, published: bool = True
+) -> str:
+    """Grow the file unless it is large enough; print the disk. Never makes anything smaller.
+
+    ``published``: also while nodes have the volume.
+    """
     large_enough = f"slot={quote(check_slot(slot))} size>{number(size - 1)}"
     grow = block(
+        "" if published else require_unpublished("grows-later"),
         ':local csiRoot ""',
         set_root("$csiPath"),
         require_room(f"({number(size + reserve)} - $csiSize)", missing="pool-gone"),

@@ -218,10 +218,11 @@ class Disks:
         disk.require_export(exported, allowed_host, nqn or disk.nqn)
         return disk
 
-    async def expand(self, slot: str, size: int) -> Disk:
+    async def expand(self, slot: str, size: int, *, published: bool = True) -> Disk:
         """Grow the disk to at least ``size`` bytes; one that is large enough is left alone.
 
-        Raises :class:`FailedPrecondition` if RouterOS took the new size but does not show it,
+        Without ``published`` only while no node has it: else :class:`VolumeInUse`. Raises
+        :class:`FailedPrecondition` if RouterOS took the new size but does not show it,
         :class:`PoolAway` where its pool is not mounted.
         """
         command = commands.expand(
@@ -230,6 +231,7 @@ class Disks:
             owner=self._owner,
             base_path=self._base_path,
             reserve=self._reserve,
+            published=published,
         )
         reply = _succeeded(await self._write(slot, command), slot)
         try:

@@ -89,6 +89,12 @@ REFUSALS: Final[dict[str, Meaning]] = {
     "in-use": Meaning(
         VolumeInUse, "it is still published to {nodes}", "it can be deleted once unpublished"
     ),
+    "grows-later": Meaning(
+        VolumeInUse,
+        "it is published, and what an RDS does to connected nodes when it grows is not known",
+        "it grows once no node has it: stop the pods that use it; or say --growth=always "
+        "(rds.growth) where rds-csi doctor rds --write saw that a connected host is told",
+    ),
     "disk-stays": Meaning(OutcomeUnknown, "the RDS still shows its disk after removing it"),
     "file-stays": Meaning(
         OutcomeUnknown, "its disk is gone, but the RDS still shows its file after removing it"

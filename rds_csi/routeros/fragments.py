@@ -161,11 +161,11 @@ def require_owner(slot: str, owner: str) -> str:
     return when(foreign, refuse("not-ours"))
 
 
-def require_unpublished() -> str:
+def require_unpublished(reason: str = "in-use") -> str:
     """Refuse while the record names nodes: it ends with ``nodes=`` if it names none."""
     return when(
         "[:len $csiText] > 0",
-        when(f"{_last('csiText', 7)} != {quote(' nodes=')}", refuse("in-use")),
+        when(f"{_last('csiText', 7)} != {quote(' nodes=')}", refuse(reason)),
     )
 
 

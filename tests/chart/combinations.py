@@ -84,6 +84,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
     },
     "limits of the rds": {"rds": {"channels": 8, "reserveBytes": 10995116277760}},
     "exports keep their names": {"rds": {"renameExports": False}},
+    "growth in use": {"rds": {"growth": "always"}},
     "logging": {"logging": {"level": "debug", "format": "console"}},
     "one controller": {"controller": {"replicas": 1}},
     "no disruption budget": {"controller": {"podDisruptionBudget": {"enabled": False}}},

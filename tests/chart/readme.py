@@ -46,7 +46,7 @@ Where `helm template` or a GitOps tool renders the chart, `clusterId` is require
 read the cluster there.
 
 Without an RDS: `--set image.registry=... --set simulator.enabled=true` runs a simulated one in the
-cluster. The kernel of its node must have the modules `nvmet` and `nvmet-tcp`.
+cluster. The kernel of its node must have the modules `nvmet`, `nvmet-tcp` and `loop`.
 
 The label is for clusters that enforce Pod Security: a node's pods mount, and are privileged for it.
 The controller's fit the profile "restricted".

@@ -26,7 +26,7 @@ LEFT_TO_EXTRA_ARGS = {
         "--rds-accept-any-host-key-insecure",  # not in a cluster
     },
     "node": {"--drain-budget", "--operation-timeout"},
-    "simulate": {"--nvme-port", "--quirk", "--control", "--ready-file"},
+    "simulate": {"--nvme-port", "--control", "--ready-file"},
 }
 """Flags that no value sets."""
 ALL_FLAGS = {"node": {"startupTaint": {"enabled": True}}, "pathLayer": {"enabled": True}}

@@ -165,6 +165,7 @@ WRONG: list[tuple[str, Any]] = [
     ("metrics/nodePort", 0),
     ("helmTest/size", "one"),
     ("simulator/size", "100Gi"),
+    ("rds/growth", "sometimes"),
     ("simulator/address", "worker-1"),
 ]
 

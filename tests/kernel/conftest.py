@@ -3,9 +3,9 @@
 import pytest
 
 from tests.lab.guard import skip_outside_the_lab
-from tests.lab.world import client_key, driver, kubernetes, listening, world, zygote
+from tests.lab.world import client_key, driver, flags, kubernetes, listening, world, zygote
 
-__all__ = ["client_key", "driver", "kubernetes", "listening", "world", "zygote"]
+__all__ = ["client_key", "driver", "flags", "kubernetes", "listening", "world", "zygote"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -21,6 +21,7 @@ from rds_csi.demo.kubelet import Claim, Kubernetes
 from tests.lab import node
 from tests.lab.processes import Driver
 from tests.lab.shims import Fate, Shims
+from tests.lab.volumes import GROWS_IN_USE
 from tests.lab.waiting import converge
 from tests.lab.world import KUBELET, MIB, PREFIX, World, claim
 
@@ -187,6 +188,7 @@ async def test_stage(access: str, killer: Killer, kubernetes: Kubernetes, world:
     report("stage", steps)
 
 
+@GROWS_IN_USE
 @pytest.mark.parametrize(
     ("killer", "operation", "access"),
     [
@@ -207,6 +209,7 @@ async def test_the_rest(
     operation: str, access: str, killer: Killer, kubernetes: Kubernetes, world: World
 ) -> None:
     """What was written before the kill is read back after it."""
+    world.rds.quirks.growth = "announced"  # else no mounted volume grows
     steps: list[str] = []
     order = ["stage", "publish", "grow", "unpublish", "unstage"]
     for number in itertools.count(1):

@@ -18,6 +18,7 @@ from rds_csi.demo import data
 from rds_csi.demo.kubelet import Claim, Kubernetes
 from rds_csi.simulator.device.faults import FaultKind
 from tests.lab.processes import Driver
+from tests.lab.volumes import GROWS_IN_USE
 from tests.lab.waiting import converge, until
 from tests.lab.world import World, claim
 
@@ -100,10 +101,12 @@ async def test_killed_at_each_command(
     assert number > 0, "no command was ever sent"
 
 
+@GROWS_IN_USE
 @pytest.mark.parametrize("kind", [BEFORE, AFTER])
 async def test_a_mounted_volume_survives_a_kill_while_growing(
     kind: FaultKind, kubernetes: Kubernetes, driver: Driver, world: World
 ) -> None:
+    world.rds.quirks.growth = "announced"  # else no mounted volume grows
     volume = claim("grow", "ext4")
     await kubernetes.provision(volume)
     await kubernetes.attach(volume)

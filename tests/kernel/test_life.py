@@ -12,6 +12,7 @@ from rds_csi.csi import v1 as csi
 from rds_csi.demo import data
 from rds_csi.demo.kubelet import Claim, Kubernetes
 from tests.lab import node
+from tests.lab.volumes import GROWS_IN_USE
 from tests.lab.world import KUBELET, MIB, PREFIX, SIZE, World, claim
 
 ACCESSES = ["ext4", "xfs", "block"]
@@ -32,8 +33,10 @@ async def in_thread_written(path: Path, *, offset: int = 0) -> data.Written:
     return await asyncio.to_thread(data.write, path, offset=offset, size=8 * MIB)
 
 
+@GROWS_IN_USE
 @pytest.mark.parametrize("access", ACCESSES)
 async def test_a_whole_life(access: str, kubernetes: Kubernetes, world: World) -> None:
+    world.rds.quirks.growth = "announced"  # else no mounted volume grows
     volume = claim("life", access)
     await kubernetes.provision(volume)
     await kubernetes.attach(volume)

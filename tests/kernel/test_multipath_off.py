@@ -14,7 +14,7 @@ import pytest
 from rds_csi.demo.kubelet import Kubernetes
 from tests.lab import node, volumes
 from tests.lab.application import Application, tell
-from tests.lab.volumes import SLACK, volume
+from tests.lab.volumes import GROWS_IN_USE, SLACK, volume
 from tests.lab.waiting import converge, until
 from tests.lab.world import KUBELET, MIB, SIZE, World
 
@@ -44,10 +44,13 @@ def load(multipath: str) -> None:
         assert done.returncode == 0, f"{command}: {done.stderr}"
 
 
+@GROWS_IN_USE
 @pytest.mark.requirement("CONN-03")
 async def test_an_outage_growth_and_a_loss_for_good(
     kubernetes: Kubernetes, world: World, tmp_path: Path
 ) -> None:
+    # Growth in use is seen only where the target tells it.
+    world.rds.quirks.growth = "announced"
     claims = [volume(f"single-{access}", access, reconnectDelay=1) for access in ("ext4", "block")]
     fails = volume("single-fails", "xfs", reconnectDelay=1, ctrlLossTmo=3)
     await volumes.bring_up(kubernetes, *claims, fails)

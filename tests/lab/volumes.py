@@ -4,6 +4,8 @@ import asyncio
 import subprocess
 from pathlib import Path
 
+import pytest
+
 from rds_csi.csi import v1 as csi
 from rds_csi.demo.kubelet import Claim, Kubernetes
 from tests.lab import node
@@ -12,6 +14,10 @@ from tests.lab.world import claim
 SLACK = 5.0
 """Seconds that an emulated processor, shared with others, may add to any time. What is promised
 of times is measured by ``benchmarks/resume.py``; here it only has to be the right promise."""
+
+
+GROWS_IN_USE = pytest.mark.parametrize("flags", [{"growth": "always"}], ids=["growing"])
+"""For the driver: the target announces growth, and so nodes follow (quirk ``growth``)."""
 
 
 def volume(name: str, access: str, **parameters: int | str) -> Claim:

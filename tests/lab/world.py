@@ -147,10 +147,16 @@ async def world(
 
 
 @pytest.fixture
-async def driver(world: World, request: pytest.FixtureRequest) -> Driver:
+def flags() -> dict[str, str]:
+    """What the driver is told beyond what it needs."""
+    return {}
+
+
+@pytest.fixture
+async def driver(world: World, request: pytest.FixtureRequest, flags: dict[str, str]) -> Driver:
     """With the path layer where the test is marked ``path_layer``."""
     layered = request.node.get_closest_marker("path_layer") is not None
-    driver = world.driver(path_layer=layered)
+    driver = world.driver(path_layer=layered, **flags)
     await driver.start()
     return driver
 

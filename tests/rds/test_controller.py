@@ -16,6 +16,7 @@ from rds_csi.errors import (
     PoolFull,
     SizeOutOfRange,
     Unavailable,
+    VolumeInUse,
     VolumeMismatch,
     VolumeNotFound,
 )
@@ -53,9 +54,9 @@ class TestLife:
         assert context["nqn"] == volume.volume_context["nqn"] + ".1"
         assert context["nvmeAddress"] == "10.0.0.5"
         assert rds.disk(volume.volume_id).exported
-        assert await expand(controller, volume.volume_id, 128 * MIB) == 128 * MIB
         await unpublish(controller, volume)
         assert not rds.disk(volume.volume_id).exported
+        assert await expand(controller, volume.volume_id, 128 * MIB) == 128 * MIB
         await delete(controller, volume.volume_id)
         assert rds.slots() == []
         assert rds.files() == []
@@ -94,9 +95,9 @@ class TestLife:
         count = rds.execs()
         volume = await create(controller)
         assert rds.execs() - count == 1
-        await publish(controller, volume)
-        assert rds.execs() - count == 2
         await expand(controller, volume.volume_id, 128 * MIB)
+        assert rds.execs() - count == 2
+        await publish(controller, volume)
         assert rds.execs() - count == 3
         await controller.controller_get_volume(
             csi.ControllerGetVolumeRequest(volume_id=volume.volume_id)
@@ -267,6 +268,29 @@ class TestExpand:
         volume = await create(controller)
         with pytest.raises(SizeOutOfRange):
             await expand(controller, volume.volume_id, 16 * MIB, 32 * MIB)
+
+    async def test_a_published_volume_grows_once_no_node_has_it(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        """What an RDS does to connected nodes is not known; the resizer waits after this code."""
+        volume = await create(controller)
+        await publish(controller, volume)
+        before = rds.disk(volume.volume_id)
+        with pytest.raises(VolumeInUse, match="it is published") as caught:
+            await expand(controller, volume.volume_id, 128 * MIB)
+        assert caught.value.code == Code.FAILED_PRECONDITION
+        assert rds.disk(volume.volume_id) == before
+        # A call that asks for nothing new is no reason to wait.
+        assert await expand(controller, volume.volume_id, 64 * MIB) == 64 * MIB
+        await unpublish(controller, volume)
+        assert await expand(controller, volume.volume_id, 128 * MIB) == 128 * MIB
+
+    async def test_a_published_volume_grows_where_nodes_are_told(self, rds: Rds) -> None:
+        controller = rds.controller(grow_published=True)
+        volume = await create(controller)
+        await publish(controller, volume)
+        assert await expand(controller, volume.volume_id, 128 * MIB) == 128 * MIB
+        assert rds.disk(volume.volume_id).size == 128 * MIB
 
     @pytest.mark.parametrize("size", [0, -1])
     async def test_without_a_size(self, controller: Controller, size: int) -> None:

@@ -209,8 +209,8 @@ async def test_after_a_boot_without_the_pool_everything_is_told_or_asked_again(
     assert not rds.disk(volume.volume_id).exported
 
     await rds.simulator.mount_pool(POOL)
-    await publish(controller, volume, NODE_B)
     assert await expand(controller, volume.volume_id, 128 * MIB) == 128 * MIB
+    await publish(controller, volume, NODE_B)
 
 
 Attempt = Callable[[Controller, csi.Volume], Awaitable[object]]

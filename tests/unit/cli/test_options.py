@@ -76,6 +76,7 @@ def given(**changes: Any) -> dict[str, Any]:
         "reserve": 5,
         "list_page": 500,
         "path_layer": True,
+        "growth": "always",
         "endpoint": Path("/csi/csi.sock"),
     }
     assert set(changes) <= set(flags)

@@ -42,6 +42,7 @@ WRONG: Final = {
     "--volume-path": ["", "raid10", "/../etc", "raid10/a b", "raid10//csi", "/", 'raid10/"csi'],
     "--reserve": ["-1", "1G", str(2**63)],
     "--list-page": ["0", "1001", "all"],
+    "--growth": ["", "never", "Always", "always "],
     "--node-id": ["", "a\tb", "a b", " a", "a ", "a\n", LONG],
     "--kubelet-dir": ["kubelet", "/var/../etc", ""],
     "--state-dir": ["state", "/var/../etc", ""],

@@ -41,7 +41,7 @@ def test_without_modprobe_the_kernel_lacks_what_is_not_loaded(programs: Path) ->
 
 
 def test_without_modprobe_what_is_loaded_is_enough(programs: Path) -> None:
-    assert command.kernel_lacks(loaded(programs, "nvme_tcp", "nvmet_tcp", "configfs")) == ""
+    assert command.kernel_lacks(loaded(programs, "nvme_tcp", "nvmet_tcp", "configfs", "loop")) == ""
 
 
 def test_modprobe_decides(programs: Path) -> None:

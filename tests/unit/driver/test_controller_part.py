@@ -41,6 +41,9 @@ async def test_the_service_has_the_settings_of_the_driver(tmp_path: Path) -> Non
     assert (told.nqn_prefix, told.reserve, told.list_page) == ("nqn.2014-08.org.example", 5, 17)
     assert told.defaults == settings.defaults
     assert told.path_layer
+    assert not told.grow_published
+    always = controller_part(config, replace(settings, growth="always"), None)
+    assert always.service._settings.grow_published
 
 
 async def test_the_pool_is_asked_for_only_where_metrics_are_on(tmp_path: Path) -> None:

@@ -71,8 +71,11 @@ def change(
     )
 
 
-def expand(slot: str = SLOT, owner: str = OWNER) -> Script:
-    return Script(commands.expand(slot=slot, size=64 * MIB, owner=owner, base_path=BASE, reserve=5))
+def expand(slot: str = SLOT, owner: str = OWNER, *, published: bool = False) -> Script:
+    line = commands.expand(
+        slot=slot, size=64 * MIB, owner=owner, base_path=BASE, reserve=5, published=published
+    )
+    return Script(line)
 
 
 def delete(slot: str = SLOT, owner: str = OWNER, base: str = BASE) -> Script:
@@ -121,7 +124,7 @@ PROOFS = {
     ("close", "/disk/set"): {"many-disks"},
     ("adopt", "/disk/set"): {"many-disks", "no-size", "not-ours"},
     ("expand", "/disk/set"): {"many-disks", "not-ours", "no-size", "pool-gone", "not-mounted"}
-    | {"pool-full"},
+    | {"pool-full", "grows-later"},
     ("delete", "/disk/set"): {"many-disks", "pool-gone", "not-mounted", "shared-file", "not-ours"}
     | {"foreign-file", "in-use"},
     ("delete", "/disk/remove"): {"many-disks", "pool-gone", "not-mounted", "shared-file"}

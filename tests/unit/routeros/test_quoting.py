@@ -161,7 +161,12 @@ def longest(nodes: int) -> dict[str, int]:
             opens=True,
         ),
         "expand": commands.expand(
-            slot=LEGACY, size=2**44, owner=record.owner, base_path=base, reserve=2**40
+            slot=LEGACY,
+            size=2**44,
+            owner=record.owner,
+            base_path=base,
+            reserve=2**40,
+            published=False,
         ),
         "delete": commands.delete(slot=LEGACY, owner=record.owner, base_path=base),
         "list": commands.listing(record.owner),
