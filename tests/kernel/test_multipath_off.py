@@ -44,6 +44,20 @@ def load(multipath: str) -> None:
         assert done.returncode == 0, f"{command}: {done.stderr}"
 
 
+async def test_of_several_addresses_one_is_used(kubernetes: Kubernetes) -> None:
+    """Each connection would be a device of its own: two ways to write that know nothing of each
+    other."""
+    claim = volume("single-two", "ext4", nvmeAddress="127.0.0.1,127.0.0.2")
+    await volumes.bring_up(kubernetes, claim)
+    assert node.owned_devices() == 1
+    said = await volumes.health(kubernetes, claim)
+    assert list(said) == ["PathDown"]
+    assert "nvme_core.multipath=N" in said["PathDown"]
+    await kubernetes.mount(claim)
+    assert node.owned_devices() == 1
+    await volumes.take_down(kubernetes, claim)
+
+
 @GROWS_IN_USE
 @pytest.mark.requirement("CONN-03")
 async def test_an_outage_growth_and_a_loss_for_good(

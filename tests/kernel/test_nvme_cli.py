@@ -79,7 +79,7 @@ def target(tmp_path: Path) -> Iterator[Target]:
     file = tmp_path / "volume.img"
     with file.open("wb") as content:
         content.truncate(64 << 20)
-    target = Target(NQN, file, port=ADDRESS.port)
+    target = Target(NQN, file, port=ADDRESS.port, address="0.0.0.0")
     target.start()
     yield target
     target.stop()
@@ -154,6 +154,19 @@ async def test_every_setting_comes_out_as_asked_for(version: str, connector: Con
         # "already connected" is found, and the settings of what stands are not asked for again.
         await connector.connect_with_config(ADDRESS, replace(config, ctrl_loss_tmo=5))
         await connector.disconnect(NQN)
+
+
+@pytest.mark.usefixtures("target")
+async def test_a_second_address_is_a_second_connection(version: str, connector: Connector) -> None:
+    """None of them takes one connection of a subsystem for all."""
+    both = replace(ADDRESS, addresses=("127.0.0.1", "127.0.0.2"))
+    found = await connector.connect(both)
+    controllers = Sysfs().controllers(NQN)
+    tell(f"nvme-cli {version}: {[(each.address, each.state) for each in controllers]}")
+    assert [each.address for each in controllers if each.live] == list(both.addresses)
+    assert [each.devno for each in Sysfs().devices(controllers)] == [found.devno]
+    await connector.disconnect(NQN)
+    assert Sysfs().controllers(NQN) == []
 
 
 async def test_each_failure_is_the_one_it_is(

@@ -8,10 +8,14 @@ _ROOT: Final = Path("/sys/kernel/config/nvmet")
 
 
 class Target:
-    """One file exported as namespace 1 of one subsystem, on one port of the loopback."""
+    """One file exported as namespace 1 of one subsystem, on one port of the loopback.
 
-    def __init__(self, nqn: str, file: Path, *, port: int) -> None:
+    ``address`` 0.0.0.0: at each of its addresses, as an RDS does.
+    """
+
+    def __init__(self, nqn: str, file: Path, *, port: int, address: str = "127.0.0.1") -> None:
         self.nqn = nqn
+        self._address = address
         self._subsystem = _ROOT / "subsystems" / nqn
         self._namespace = self._subsystem / "namespaces" / "1"
         self._port = _ROOT / "ports" / str(port)
@@ -31,7 +35,7 @@ class Target:
         for name, value in {
             "addr_trtype": "tcp",
             "addr_adrfam": "ipv4",
-            "addr_traddr": "127.0.0.1",
+            "addr_traddr": self._address,
             "addr_trsvcid": str(self._number),
         }.items():
             (self._port / name).write_text(value)
