@@ -35,6 +35,7 @@ _TIMEOUT: Final = 30.0
 """Seconds. None of the commands waits for I/O; ``remove --retry`` tries for five."""
 _UUID: Final = re.compile(r"RDSCSI-([0-9a-f]{8})-([a-z0-9-]{1,63})\.(0|[1-9][0-9]{0,17})")
 _NAME: Final = re.compile(r"dm-[0-9]+")
+_RESUME: Final = ("--noflush", "--nolockfs", "--noudevsync")
 _PAGE: Final = 4096
 """Bytes; no attribute of sysfs is longer."""
 
@@ -209,9 +210,8 @@ class Maps:
     async def reload(self, found: Map, device: Device, sectors: int) -> Map:
         """Lead the map to the device, proven the volume's, at so many ``sectors``.
 
-        I/O that waits goes on. A map never becomes smaller: that would cut off a file system.
-        What is loaded is swapped in by one call into the kernel, so no interruption leaves the map
-        suspended.
+        I/O that waits goes on. A map never becomes smaller, and one that refuses writes stays so, which
+        the kernel forgets (``do_resume``). One call swaps the table in, so it is never suspended.
         """
         identity = found.identity
         if sectors * SECTOR < found.size:
@@ -223,9 +223,9 @@ class Maps:
         table = Table(sectors=sectors, paths=(device.devno,))
         self._require_free(device, identity)
         which = ("--uuid", identity.uuid)
-        resume = ("--noflush", "--nolockfs", "--noudevsync")
-        await self._on(device, identity, "load", *which, "--table", table.encode())
-        await self._on(device, identity, "resume", *which, *resume)
+        mode = ("--readonly",) * (_read(f"{self._root}/block/{found.device.name}/ro") == "1")
+        await self._on(device, identity, "load", *which, *mode, "--table", table.encode())
+        await self._on(device, identity, "resume", *which, *_RESUME)
         return await self._proven(identity, device, table)
 
     async def table(self, found: Map) -> Table:

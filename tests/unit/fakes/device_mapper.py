@@ -38,17 +38,19 @@ class FakeTable:
     paths: list[DeviceNumber]
     queues: bool
     lost: set[DeviceNumber] = field(default_factory=set)
+    read_only: bool = False
     failed: set[DeviceNumber] = field(default_factory=set)
     idle: bool = False
 
     @classmethod
-    def parse(cls, text: str) -> "FakeTable":
+    def parse(cls, text: str, *, read_only: bool = False) -> "FakeTable":
         match = _TABLE.fullmatch(text)
         assert match is not None, f"the kernel takes no such table: {text}"
         words = (match["paths"] or "").split()[::2]
         paths = [(int(major), int(minor)) for major, minor in (each.split(":") for each in words)]
         assert len(paths) == int(match["count"] or 0), text
-        return cls(int(match["sectors"]), paths, match["queue"] is not None)
+        waits = match["queue"] is not None
+        return cls(int(match["sectors"]), paths, waits, read_only=read_only)
 
     def shown(self) -> str:
         """As ``dmsetup table`` prints it: with a feature that nobody asked for."""
@@ -140,7 +142,10 @@ class FakeDeviceMapper:
 
     def _act(self, found: FakeMap, command: str, options: list[str]) -> Result:
         acts: dict[str, Callable[[], Result]] = {
-            "load --table": lambda: self._load(found, FakeTable.parse(options[1])),
+            "load --table": lambda: self._load(found, FakeTable.parse(options[-1])),
+            "load --readonly --table": lambda: self._load(
+                found, FakeTable.parse(options[-1], read_only=True)
+            ),
             "resume --noflush --nolockfs --noudevsync": lambda: self._resume(found),
             "remove --noudevsync --retry": lambda: self._remove(found),
             "remove --noudevsync": lambda: self._remove(found),
@@ -149,7 +154,7 @@ class FakeDeviceMapper:
             "table": lambda: _told(found, FakeTable.shown),
             "status": lambda: _told(found, FakeTable.status),
         }
-        kept = options[:1] if command == "load" else options
+        kept = options[:-1] if command == "load" else options
         act = acts.get(" ".join([command, *kept]))
         assert act is not None, f"unexpected: dmsetup {command} {options}"
         return act()
@@ -217,6 +222,9 @@ class FakeDeviceMapper:
     def _resume(self, found: FakeMap) -> Result:
         if found.loaded is not None:
             found.active, found.loaded = found.loaded, None
+            # Whatever was set before (drivers/md/dm-ioctl.c, do_resume).
+            mode = self._sys / "block" / found.node / "ro"
+            mode.write_text(f"{int(found.active.read_only)}\n")
         return OK
 
     def _remove(self, found: FakeMap) -> Result:

@@ -197,6 +197,20 @@ async def test_raw_block_needs_no_file_system(host: MappedHost) -> None:
     assert not [call for call in host.calls if call[0] == "probe"]
 
 
+@pytest.mark.parametrize("read_only", ["0", "1"])
+async def test_a_map_that_refuses_writes_goes_on_refusing_them(
+    host: MappedHost, read_only: str
+) -> None:
+    """The kernel takes them again with every table that is not said to be read-only."""
+    await host.staged(fs_type="", uuid="", read_only=read_only == "1")
+    shown = host.sys / "block" / host.map().node / "ro"
+    shown.write_text(f"{read_only}\n")
+    host.lose()
+    assert await host.mender.mend(VOLUME)
+    assert host.leads_home()
+    assert shown.read_text() == f"{read_only}\n"
+
+
 async def test_a_released_map_stays_released(host: MappedHost) -> None:
     await lost(host)
     await host.maps.fail(await host.found())
