@@ -128,7 +128,7 @@ def _waiting(front: Front, volume: str) -> Unavailable:
     return Unavailable(
         f"its I/O waits: the kernel gave its device up, and its map {front.device} leads to none",
         volume=volume,
-        advice="nothing was changed. If its RDS is gone for good: on the node `dmsetup message "
-        f"{front.map.identity.uuid} 0 fail_if_no_path` ends the waiting with I/O errors, and what "
-        "was not written yet is lost",
+        advice="it is brought back by itself when its RDS answers; nothing was changed. If that is "
+        f"gone for good: `rds-csi release {volume} --yes` in the node plugin ends the waiting with "
+        "I/O errors, and what was not written yet is lost",
     )

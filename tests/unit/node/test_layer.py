@@ -184,7 +184,7 @@ async def test_an_unmount_that_would_wait_for_ever_is_not_begun(host: FakeHost) 
     with pytest.raises(Unavailable) as caught:
         await calls.unstage()
     uuid = the_map(host).uuid
-    assert f"dmsetup message {uuid} 0 fail_if_no_path" in caught.value.advice
+    assert f"rds-csi release {VOLUME} --yes" in caught.value.advice
     assert len(host.table.points()) == 1
     # Told to fail, it ends: what was not written is lost, and the operator was told.
     host.mapper.run(["dmsetup", "message", "--uuid", uuid, "0", "fail_if_no_path"])
