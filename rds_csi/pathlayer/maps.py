@@ -210,7 +210,7 @@ class Maps:
     async def reload(self, found: Map, device: Device, sectors: int) -> Map:
         """Lead the map to the device, proven the volume's, at so many ``sectors``.
 
-        I/O that waits goes on. A map never becomes smaller, and one that refuses writes stays so, which
+        I/O that waits goes on. A map never becomes smaller; one that refuses writes stays so, which
         the kernel forgets (``do_resume``). One call swaps the table in, so it is never suspended.
         """
         identity = found.identity
