@@ -1,7 +1,6 @@
 """A mount outlives a forced detach, and the volume comes back after another node had it.
 
-The other node is played on the RDS itself, over a loop device on the volume's file. Two nodes with
-kernels of their own are in ``test_fencing.py``, as far as one kernel can be two.
+The other node is played on the RDS itself, over a loop device on the volume's file.
 """
 
 import os

@@ -1,7 +1,6 @@
 """The name of an export says its hand-over: a former holder asks for one that is not there.
 
-The hosts are the doctor's own, the target answers as Linux's: what the kernels do is in
-``tests/kernel/test_fencing.py``.
+The hosts are the doctor's own, the target answers as Linux's.
 """
 
 from collections.abc import AsyncIterator

@@ -157,6 +157,8 @@ async def test_a_failed_stage_takes_its_map_back(calls: Calls, host: FakeHost, f
     assert list(host.connections) == [nqn(VOLUME)]
 
 
+@pytest.mark.looptime
+@pytest.mark.usefixtures("virtual")
 @kinds
 async def test_while_the_map_leads_nowhere_nothing_is_begun(
     host: FakeHost, fs_type: str, block: bool
