@@ -21,12 +21,14 @@ class Identity(csi.IdentityBase):
         name: str,
         version: str,
         controller: bool,
+        grows_in_use: bool = True,
         ready: Callable[[], bool] = lambda: True,
         manifest: Mapping[str, str] | None = None,
     ) -> None:
         self._name = name
         self._version = version
         self._controller = controller
+        self._grows_in_use = grows_in_use
         self._ready = ready
         self._manifest = dict(manifest or {})
 
@@ -40,7 +42,7 @@ class Identity(csi.IdentityBase):
     async def get_plugin_capabilities(
         self, message: csi.GetPluginCapabilitiesRequest
     ) -> csi.GetPluginCapabilitiesResponse:
-        """The controller where it is offered, nodes' topology, and growth of volumes in use.
+        """The controller where it is offered, nodes' topology, and growth: in use, or before it.
 
         CSI asks for VOLUME_ACCESSIBILITY_CONSTRAINTS of whoever tells a node's topology. There
         are none of volumes: CreateVolume names no topology, so any node will do.
@@ -50,7 +52,9 @@ class Identity(csi.IdentityBase):
         capabilities = [
             csi.PluginCapability(service=topology),
             csi.PluginCapability(
-                volume_expansion=csi.PluginCapabilityVolumeExpansion(type=_Expansion.ONLINE)
+                volume_expansion=csi.PluginCapabilityVolumeExpansion(
+                    type=_Expansion.ONLINE if self._grows_in_use else _Expansion.OFFLINE
+                )
             ),
         ]
         if self._controller:

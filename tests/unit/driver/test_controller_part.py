@@ -3,12 +3,17 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+
 from rds_csi.config import NodeConfig
 from rds_csi.controller.service import Controller
+from rds_csi.csi import v1 as csi
 from rds_csi.driver.controller_part import controller_part
+from rds_csi.driver.lifecycle import Driver
 from rds_csi.driver.parts import build_metrics
 from rds_csi.routeros import Boot, Boots, Session, SessionSettings
 from rds_csi.routeros.boots import Down
+from rds_csi.rpc.identity import Identity
 from tests.unit.telemetry.wired import controller_config, driver_config
 
 
@@ -44,6 +49,16 @@ async def test_the_service_has_the_settings_of_the_driver(tmp_path: Path) -> Non
     assert not told.grow_published
     always = controller_part(config, replace(settings, growth="always"), None)
     assert always.service._settings.grow_published
+
+
+@pytest.mark.parametrize(("growth", "said"), [("always", "ONLINE"), ("unpublished", "OFFLINE")])
+async def test_the_driver_says_which_volumes_grow(tmp_path: Path, growth: str, said: str) -> None:
+    settings = replace(controller_config(tmp_path), growth=growth)
+    identity = Driver(driver_config(tmp_path), settings, None)._parts[0].service
+    assert isinstance(identity, Identity)
+    reply = await identity.get_plugin_capabilities(csi.GetPluginCapabilitiesRequest())
+    kinds = [each.volume_expansion.type for each in reply.capabilities if each.volume_expansion]
+    assert kinds == [csi.PluginCapabilityVolumeExpansionType[said]]
 
 
 async def test_the_pool_is_asked_for_only_where_metrics_are_on(tmp_path: Path) -> None:

@@ -6,11 +6,12 @@ from rds_csi.csi import v1 as csi
 from rds_csi.rpc.identity import Identity
 
 
-def identity(controller=True, ready=lambda: True):
+def identity(controller=True, grows_in_use=True, ready=lambda: True):
     return Identity(
         name="csi.example.com",
         version="1.2",
         controller=controller,
+        grows_in_use=grows_in_use,
         ready=ready,
         manifest={"commit": "abc"},
     )
@@ -37,6 +38,15 @@ async def test_capabilities(controller):
         offered.VOLUME_ACCESSIBILITY_CONSTRAINTS,
     ]
     assert growth == [csi.PluginCapabilityVolumeExpansionType.ONLINE]
+
+
+@pytest.mark.parametrize(("grows_in_use", "said"), [(True, "ONLINE"), (False, "OFFLINE")])
+async def test_growth_in_use_is_only_claimed_where_it_is_done(grows_in_use, said):
+    reply = await identity(grows_in_use=grows_in_use).get_plugin_capabilities(
+        csi.GetPluginCapabilitiesRequest()
+    )
+    growth = [each.volume_expansion.type for each in reply.capabilities if each.volume_expansion]
+    assert growth == [csi.PluginCapabilityVolumeExpansionType[said]]
 
 
 async def test_probe_tells_ready_and_starting_apart():
