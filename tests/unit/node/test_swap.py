@@ -91,6 +91,8 @@ async def failure_of(operation: Operation, calls: Calls) -> DriverError | None:
     return None
 
 
+@pytest.mark.looptime
+@pytest.mark.usefixtures("virtual")
 @pytest.mark.parametrize("operation", OPERATIONS, ids=name_of)
 @pytest.mark.parametrize("kind", KINDS, ids=name_of)
 async def test_another_volume_gets_the_name_and_number_at_every_step(
