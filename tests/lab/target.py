@@ -67,6 +67,14 @@ class Target:
         (self._namespace / "device_uuid").write_text(str(uuid.uuid4()))
         (self._namespace / "enable").write_text("1")
 
+    def remake(self, size: int) -> None:
+        """It is exported anew with another size and UUID, as a target does that sees no growth."""
+        (self._namespace / "enable").write_text("0")
+        with self._file.open("r+b") as file:
+            file.truncate(size)
+        (self._namespace / "device_uuid").write_text(str(uuid.uuid4()))
+        (self._namespace / "enable").write_text("1")
+
     def stop(self) -> None:
         self._link.unlink(missing_ok=True)
         self._port.rmdir()

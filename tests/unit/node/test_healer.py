@@ -126,6 +126,21 @@ async def test_refusals_are_repeated_with_patience_and_since_is_kept(healing: He
     assert healing.host.leads_home()
 
 
+async def test_a_target_that_was_away_is_tried_as_a_new_one(healing: Healing) -> None:
+    """However often it had refused before: it has booted since, perhaps."""
+    await healing.host.staged()
+    healing.host.lose()
+    disk = healing.host.rds.pop(nqn())
+    healing.start()
+    await asyncio.sleep(3600)
+    healing.open = False
+    await asyncio.sleep(60)
+    healing.host.rds[nqn()] = disk
+    healing.open = True
+    await asyncio.sleep(3)
+    assert healing.host.leads_home()
+
+
 async def test_what_somebody_has_to_mend_is_looked_at_twice_a_minute(healing: Healing) -> None:
     await healing.host.staged()
     healing.host.lose()
