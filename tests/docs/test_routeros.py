@@ -103,18 +103,19 @@ async def a_life(controller: Controller) -> None:
         )
     )
     assert published.publish_context["nqn"].endswith(f":{volume}.1")
-    grown = await controller.controller_expand_volume(
-        csi.ControllerExpandVolumeRequest(
-            volume_id=volume, capacity_range=csi.CapacityRange(required_bytes=2 * GIB)
-        )
-    )
-    assert grown.capacity_bytes == 2 * GIB
     listed = await controller.list_volumes(csi.ListVolumesRequest())
     assert len(listed.entries) == 1
     assert (await controller.get_capacity(csi.GetCapacityRequest())).available_capacity > 0
     await controller.controller_unpublish_volume(
         csi.ControllerUnpublishVolumeRequest(volume_id=volume, node_id=node)
     )
+    # By default a volume grows while no node has it.
+    grown = await controller.controller_expand_volume(
+        csi.ControllerExpandVolumeRequest(
+            volume_id=volume, capacity_range=csi.CapacityRange(required_bytes=2 * GIB)
+        )
+    )
+    assert grown.capacity_bytes == 2 * GIB
     await controller.delete_volume(csi.DeleteVolumeRequest(volume_id=volume))
 
 
