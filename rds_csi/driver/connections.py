@@ -23,7 +23,7 @@ from rds_csi.nvme.counters import CounterReader
 from rds_csi.nvme.readiness import Timings
 from rds_csi.nvme.reaper import Reaper
 from rds_csi.nvme.removal import Remover
-from rds_csi.nvme.returns import Returns
+from rds_csi.nvme.returns import SETTLED, Returns
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.pathlayer.maps import Maps
 from rds_csi.runtime.process import SubprocessRunner
@@ -178,4 +178,5 @@ def build_returns(
         exclusive=exclusive,
         mapped=lambda: {found.identity.volume for found in host.maps.all()},
         on_verdict=on_verdict,
+        settled=SETTLED,
     )

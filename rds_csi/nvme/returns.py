@@ -35,6 +35,10 @@ nothing; and each look at 200 volumes is some thousand small reads."""
 DEAF: Final = 5.0
 """The same where the kernel's events cannot be had: the default ``reconnectDelay``, so that most
 outages are seen while they last."""
+SETTLED: Final = 10.0
+"""Seconds that a connection is live before its target is asked. Linux 6.1 was seen to notice a cut
+link after a minute instead of seconds where it came while the question was under way (the admin
+queue's timer then waits for the question's 60 s); a link that comes back often goes again."""
 _AT_ONCE: Final = 4
 """Targets asked at the same time: an RDS that comes back brings all of its volumes."""
 _ATTEMPTS: Final = 3
@@ -47,7 +51,7 @@ class Returns:
     ``exclusive`` says of a volume whether no other node uses it; ``mapped`` names the volumes whose
     users outlive their connections, because a map stands between: what was known of a connection
     that is gone counts for the next one too. ``on_verdict`` is told of each return: "kept",
-    "booted" or "unknown".
+    "booted" or "unknown". ``settled``: seconds of being live before a target is asked.
     """
 
     def __init__(
@@ -62,7 +66,10 @@ class Returns:
         on_verdict: Callable[[str], None] = lambda _verdict: None,
         uevents: Uevents | None = None,
         clock: Clock | None = None,
+        settled: float = 0.0,
     ) -> None:
+        self._settled = settled
+        self._live_since: dict[str, float] = {}
         self._reader = reader
         self._sysfs = sysfs
         self._host_nqn = host_nqn
@@ -97,7 +104,8 @@ class Returns:
             await self._load()
             while True:
                 await self.look()
-                await self._uevents.wait(INTERVAL if self._uevents.listening else DEAF)
+                interval = INTERVAL if self._uevents.listening else DEAF
+                await self._uevents.wait(min(interval, self._settled) if self._fresh else interval)
         finally:
             self._uevents.close()
 
@@ -118,7 +126,8 @@ class Returns:
             for nqn, (controllers, sight) in shown.items():
                 live = [each for each in controllers if each.live]
                 told = returned is None or any(each.name in returned for each in live)
-                if live and self._is_due(nqn, sight, told=told):
+                settled = self._is_settled(nqn, live=bool(live), told=told)
+                if live and self._is_due(nqn, sight, told=told) and settled:
                     group.create_task(ask(nqn, live[0], sight))
                 elif not live and nqn in self._known and not self._known[nqn].away:
                     self._know(nqn, replace(self._known[nqn], away=True))
@@ -153,6 +162,8 @@ class Returns:
 
     def _forget(self, shown: Shown, mapped: Collection[str]) -> None:
         """Forget those that are connected no more, or anew: what they mount is what there is."""
+        for nqn in self._live_since.keys() - shown.keys():
+            del self._live_since[nqn]
         for nqn, known in list(self._known.items()):
             if nqn in shown and shown[nqn][1].shares(known.seen):
                 continue
@@ -162,6 +173,23 @@ class Returns:
                 self._changed = True
             elif not known.away:
                 self._know(nqn, replace(known, away=True))
+
+    @property
+    def _fresh(self) -> bool:
+        """Whether a connection became live too short a time ago for its target to be asked."""
+        now = self._clock.now()
+        return any(now - since < self._settled for since in self._live_since.values())
+
+    def _is_settled(self, nqn: str, *, live: bool, told: bool) -> bool:
+        """Whether it has been live for long enough, as far as looks and the kernel's words go."""
+        now = self._clock.now()
+        if not live:
+            self._live_since.pop(nqn, None)
+            return False
+        # Later than now: somebody has set the clock back.
+        if told or self._live_since.get(nqn, now + 1) > now:
+            self._live_since[nqn] = now
+        return now - self._live_since[nqn] >= self._settled
 
     def _is_due(self, nqn: str, sight: Sight, *, told: bool) -> bool:
         """Whether a live one is to be asked; if not, what it shows is noted."""

@@ -97,7 +97,7 @@ class CountingHost:
             if self._kernel is not None:
                 self._kernel.send(event.encode())
 
-    def driver(self, *, uevents: bool = True) -> Returns:
+    def driver(self, *, uevents: bool = True, settled: float = 0.0) -> Returns:
         """A driver that has just started; ``uevents``: the kernel tells it of connections."""
         sysfs = Sysfs(self.tree.sys, dev=self.tree.dev)
 
@@ -114,6 +114,7 @@ class CountingHost:
             on_verdict=self.verdicts.append,
             uevents=Uevents(self._socket if uevents else self._none),
             clock=self.clock,
+            settled=settled,
         )
 
     @property
