@@ -56,34 +56,6 @@ async def running(driver: Returns) -> AsyncIterator[None]:
             await task
 
 
-async def test_a_link_that_has_just_come_back_is_not_asked_over_yet(host: CountingHost) -> None:
-    """Where it is cut again meanwhile, the kernel would notice after a minute."""
-    target = Counting(host, A)
-    driver = host.driver(settled=10)
-    driver._uevents.open()
-    await driver.look()
-    host.clock.time += 9
-    await driver.look()
-    # The next look does not wait, and the one after that does.
-    assert (host.asked, driver._fresh) == (0, True)
-    host.clock.time += 1
-    await driver.look()
-    assert (host.asked, driver._fresh) == (1, False)
-    for booted in (False, True):  # it flaps
-        target.away()
-        await driver.look()
-        target.back(booted=booted, told=True)
-        host.clock.time += 9
-        await driver.look()
-    assert (host.asked, host.verdicts) == (1, [])
-    host.clock.time -= 3600  # somebody sets the clock back
-    await driver.look()
-    host.clock.time += 10
-    await driver.look()
-    assert (host.asked, host.verdicts) == (2, ["booted"])
-    driver._uevents.close()
-
-
 @pytest.mark.parametrize("told", [True, False])
 @pytest.mark.parametrize(("booted", "verdict"), [(False, "kept"), (True, "booted")])
 async def test_a_target_that_was_seen_to_be_away(
