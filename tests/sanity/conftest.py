@@ -5,9 +5,9 @@ from pathlib import Path
 import pytest
 
 from tests.lab.guard import skip_outside_the_lab
-from tests.lab.world import client_key, world, zygote
+from tests.lab.world import client_key, listening, world, zygote
 
-__all__ = ["client_key", "world", "zygote"]
+__all__ = ["client_key", "listening", "world", "zygote"]
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -13,9 +13,18 @@ from pathlib import Path
 import pytest
 
 from tests.lab.guard import skip_outside_the_lab
-from tests.lab.world import KUBELET, STATE, client_key, driver, flags, kubernetes, world
+from tests.lab.world import (
+    KUBELET,
+    STATE,
+    client_key,
+    driver,
+    flags,
+    kubernetes,
+    listening,
+    world,
+)
 
-__all__ = ["client_key", "driver", "flags", "kubernetes", "world"]
+__all__ = ["client_key", "driver", "flags", "kubernetes", "listening", "world"]
 IMAGE = Path(__file__).parents[3] / "build" / "image" / "node"
 ROOT = Path("/run/image")
 
