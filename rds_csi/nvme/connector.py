@@ -24,7 +24,6 @@ When a call fails, it takes down what it connected itself. When it is cancelled,
 that stands stays: the next call finds it, or the reaper.
 """
 
-import asyncio
 import random
 from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator
@@ -39,7 +38,6 @@ from rds_csi.errors import (
     ConnectFailed,
     DriverError,
     NotOurs,
-    Unavailable,
     VolumeInUse,
 )
 from rds_csi.model.contexts import Endpoint, Target
@@ -275,25 +273,6 @@ class Connector:
         self._check_ours(nqn, volume)
         async with self._locks.hold(nqn):
             await self._rescan(nqn, volume)
-
-    async def wait_for_size(
-        self,
-        nqn: str,
-        size: int,
-        *,
-        within: float = 10.0,
-        volume: str = "",
-    ) -> Namespace:
-        """The namespace once it has ``size`` bytes or more; :class:`Unavailable` if it has not."""
-        end = asyncio.get_running_loop().time() + within
-        while True:
-            namespace = self.find(nqn)
-            if namespace is not None and namespace.size >= size:
-                return namespace
-            if asyncio.get_running_loop().time() >= end:
-                has = f"has {namespace.size} bytes" if namespace is not None else "is gone"
-                raise Unavailable(f"its device {has}, {size} expected", volume=volume)
-            await asyncio.sleep(self._timings.poll)
 
     def _own(self, nqn: str) -> list[Controller]:
         return self._dialer.own(nqn)

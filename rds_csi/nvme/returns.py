@@ -177,17 +177,16 @@ class Returns:
     @property
     def _fresh(self) -> bool:
         """Whether a connection became live too short a time ago for its target to be asked."""
-        now = self._clock.now()
+        now = self._clock.monotonic()
         return any(now - since < self._settled for since in self._live_since.values())
 
     def _is_settled(self, nqn: str, *, live: bool, told: bool) -> bool:
         """Whether it has been live for long enough, as far as looks and the kernel's words go."""
-        now = self._clock.now()
+        now = self._clock.monotonic()
         if not live:
             self._live_since.pop(nqn, None)
             return False
-        # Later than now: somebody has set the clock back.
-        if told or self._live_since.get(nqn, now + 1) > now:
+        if told or nqn not in self._live_since:
             self._live_since[nqn] = now
         return now - self._live_since[nqn] >= self._settled
 

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from rds_csi.nvme.names import Names
+from rds_csi.runtime.attributes import children, device_number, read
 
 SECTOR: Final = 512
 """``/sys/class/block/*/size`` counts these, whatever the block size of the device."""
@@ -28,8 +29,6 @@ _CONTROLLER: Final = re.compile(r"nvme[0-9]+")
 _NAMESPACE: Final = re.compile(r"nvme[0-9]+n[0-9]+")
 _PATH: Final = re.compile(r"(nvme[0-9]+)c[0-9]+(n[0-9]+)")
 _BLOCK: Final = re.compile(r"nvme[0-9]+n[0-9]+(p[0-9]+)?")
-_PAGE: Final = 4096
-"""Bytes; no attribute of sysfs is longer."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -120,7 +119,7 @@ class Sysfs:
 
     def read(self, controller: str, attribute: str) -> str:
         """An attribute of a controller; empty where the kernel shows none."""
-        return _read(f"{self._class}/nvme/{controller}/{attribute}")
+        return read(f"{self._class}/nvme/{controller}/{attribute}")
 
     def has_transport(self) -> bool:
         """Whether the kernel module for NVMe/TCP is there."""
@@ -165,7 +164,7 @@ class Sysfs:
         return any(
             _PATH.fullmatch(name)
             for controller in controllers
-            for name in _children(f"{self._class}/nvme/{controller.name}")
+            for name in children(f"{self._class}/nvme/{controller.name}")
         )
 
     def identified(self, controllers: Iterable[Controller]) -> bool:
@@ -175,7 +174,7 @@ class Sysfs:
         (drivers/nvme/host/sysfs.c, ``wwid_show``), and says nothing of the namespace.
         """
         entries = {entry for each in controllers for entry in self._namespaces(each)}
-        found = [_read(f"{entry}/wwid") for entry in entries]
+        found = [read(f"{entry}/wwid") for entry in entries]
         return bool(found) and all(wwid.startswith(("uuid.", "eui.")) for wwid in found)
 
     def devices(self, controllers: Iterable[Controller]) -> list[BlockDevice]:
@@ -187,7 +186,7 @@ class Sysfs:
         }
         found = []
         for name, entry in sorted(entries.items()):
-            parts = [f"{entry}/{part}" for part in sorted(_children(entry)) if _is_part(part, name)]
+            parts = [f"{entry}/{part}" for part in sorted(children(entry)) if _is_part(part, name)]
             found += [_block_device(part) for part in (entry, *parts)]
         return [device for device in found if device is not None]
 
@@ -228,33 +227,33 @@ class Sysfs:
         # partition in its namespace. Either says its NQN.
         block = os.path.realpath(entry)
         for directory in (os.path.dirname(block), os.path.dirname(os.path.dirname(block))):  # noqa: PTH120 - strings, as above
-            if nqn := _read(f"{directory}/subsysnqn"):
+            if nqn := read(f"{directory}/subsysnqn"):
                 return nqn
         return ""
 
     def _nqn(self, name: str) -> str:
         """What a controller shows now: which one has the name may have changed."""
-        return _read(f"{self._class}/nvme/{name}/subsysnqn")
+        return read(f"{self._class}/nvme/{name}/subsysnqn")
 
     def _controller(self, name: str, nqn: str, subsystem: str) -> Controller:
         entry = f"{self._class}/nvme/{name}"
         address = dict(
-            word.split("=", 1) for word in _read(f"{entry}/address").split(",") if "=" in word
+            word.split("=", 1) for word in read(f"{entry}/address").split(",") if "=" in word
         )
         port = address.get("trsvcid", "")
         return Controller(
             name=name,
             nqn=nqn,
-            hostnqn=_read(f"{entry}/hostnqn"),
-            hostid=_read(f"{entry}/hostid"),
+            hostnqn=read(f"{entry}/hostnqn"),
+            hostid=read(f"{entry}/hostid"),
             address=address.get("traddr", ""),
             port=int(port) if port.isascii() and port.isdigit() else 0,
-            state=_read(f"{entry}/state"),
+            state=read(f"{entry}/state"),
             subsystem=subsystem,
-            transport=_read(f"{entry}/transport"),
-            cntlid=_read(f"{entry}/cntlid"),
-            ctrl_loss_tmo=_read(f"{entry}/ctrl_loss_tmo"),
-            reconnect_delay=_read(f"{entry}/reconnect_delay"),
+            transport=read(f"{entry}/transport"),
+            cntlid=read(f"{entry}/cntlid"),
+            ctrl_loss_tmo=read(f"{entry}/ctrl_loss_tmo"),
+            reconnect_delay=read(f"{entry}/reconnect_delay"),
         )
 
     def _namespaces(self, controller: Controller) -> Iterator[str]:
@@ -269,8 +268,8 @@ class Sysfs:
                     yield head
 
     def _namespace(self, entry: str) -> Namespace | None:
-        devno = _devno(entry)
-        size, nsid = _read(f"{entry}/size"), _read(f"{entry}/nsid")
+        devno = device_number(entry)
+        size, nsid = read(f"{entry}/size"), read(f"{entry}/nsid")
         if devno is None or not size.isdigit() or not nsid.isdigit():
             return None
         return Namespace(
@@ -278,13 +277,13 @@ class Sysfs:
             size=int(size) * SECTOR,
             devno=devno,
             nsid=int(nsid),
-            read_only=_read(f"{entry}/ro") == "1",
+            read_only=read(f"{entry}/ro") == "1",
         )
 
     def _activity(self, controllers: Iterable[Controller]) -> str:
         # Paths too: before Linux 6.6 a multipath head kept no statistics.
         return " ".join(
-            " ".join(_read(f"{self._class}/nvme/{controller.name}/{name}/stat").split())
+            " ".join(read(f"{self._class}/nvme/{controller.name}/{name}/stat").split())
             for controller in controllers
             for name in _names(f"{self._class}/nvme/{controller.name}")
             if _NAMESPACE.fullmatch(name) or _PATH.fullmatch(name)
@@ -317,40 +316,9 @@ class _Subsystems:
 
 def _names(directory: str, name: re.Pattern[str] | None = None) -> list[str]:
     """The directory's entries in the order of their numbers; none if there is no directory."""
-    found = [entry for entry in _children(directory) if name is None or name.fullmatch(entry)]
+    found = [entry for entry in children(directory) if name is None or name.fullmatch(entry)]
     # Those of one kind begin alike, so the shorter number is the lower one.
     return sorted(found, key=lambda entry: (len(entry), entry))
-
-
-def _children(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)  # noqa: PTH208 - as above
-    except OSError:
-        return []
-
-
-def _read(file: str) -> str:
-    """The file's text without its newline; empty where it cannot be read.
-
-    Three system calls: Python's own files make a dozen, and thousands are read.
-    """
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        return os.read(descriptor, _PAGE).decode(errors="replace").strip()
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)
-
-
-def _devno(entry: str) -> tuple[int, int] | None:
-    major, colon, minor = _read(f"{entry}/dev").partition(":")
-    if not colon or not (major.isdigit() and minor.isdigit()):
-        return None
-    return int(major), int(minor)
 
 
 def _is_part(name: str, disk: str) -> bool:
@@ -358,8 +326,8 @@ def _is_part(name: str, disk: str) -> bool:
 
 
 def _block_device(entry: str) -> BlockDevice | None:
-    devno = _devno(entry)
+    devno = device_number(entry)
     if devno is None:
         return None
     name = os.path.basename(entry)  # noqa: PTH119 - as above
-    return BlockDevice(name=name, devno=devno, holders=tuple(sorted(_children(f"{entry}/holders"))))
+    return BlockDevice(name=name, devno=devno, holders=tuple(sorted(children(f"{entry}/holders"))))

@@ -9,7 +9,6 @@ restart, ``slaves`` beside it tells what it leads to. No udev and no multipathd 
 multipathd runs, it leaves alone what has a UUID that does not begin with ``mpath-``.
 """
 
-import os
 import re
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from rds_csi.model.block_device import Device, DeviceNumber
 from rds_csi.model.record import owner_tag
 from rds_csi.model.volume import is_volume_id
 from rds_csi.pathlayer.table import SECTOR, Status, Table, UnknownMap
+from rds_csi.runtime.attributes import children, device_number, read
 from rds_csi.runtime.process import Result, Runner
 
 log = structlog.get_logger(__name__)
@@ -36,8 +36,6 @@ _TIMEOUT: Final = 30.0
 _UUID: Final = re.compile(r"RDSCSI-([0-9a-f]{8})-([a-z0-9-]{1,63})\.(0|[1-9][0-9]{0,17})")
 _NAME: Final = re.compile(r"dm-[0-9]+")
 _RESUME: Final = ("--noflush", "--nolockfs", "--noudevsync")
-_PAGE: Final = 4096
-"""Bytes; no attribute of sysfs is longer."""
 
 
 class Holder(Protocol):
@@ -132,45 +130,45 @@ class Maps:
     def over(self, devno: DeviceNumber) -> list[Map]:
         """This cluster's maps that lead to the device; asks of no other map."""
         entry = f"{self._root}/dev/block/{devno[0]}:{devno[1]}/holders"
-        return self._found(lambda _identity: True, _children(entry))
+        return self._found(lambda _identity: True, children(entry))
 
     def owner(self, devno: DeviceNumber) -> MapIdentity | None:
         """Whose map a block device is, of whichever cluster; None for what is no such map."""
         entry = f"{self._root}/dev/block/{devno[0]}:{devno[1]}"
-        return MapIdentity.parse(_read(f"{entry}/dm/uuid"))
+        return MapIdentity.parse(read(f"{entry}/dm/uuid"))
 
     def owner_of_node(self, name: str) -> MapIdentity | None:
         """:meth:`owner`, of the block device that has this name now."""
         if not _NAME.fullmatch(name):
             return None
-        return MapIdentity.parse(_read(f"{self._root}/block/{name}/dm/uuid"))
+        return MapIdentity.parse(read(f"{self._root}/block/{name}/dm/uuid"))
 
     def _found(
         self, wanted: Callable[[MapIdentity], bool], names: Sequence[str] | None = None
     ) -> list[Map]:
         """One small read for each map on the node, or of these, and more only of those wanted."""
         found: list[Map] = []
-        for name in _children(f"{self._root}/block") if names is None else names:
+        for name in children(f"{self._root}/block") if names is None else names:
             if not _NAME.fullmatch(name):
                 continue
             entry = f"{self._root}/block/{name}"
-            identity = MapIdentity.parse(_read(f"{entry}/dm/uuid"))
+            identity = MapIdentity.parse(read(f"{entry}/dm/uuid"))
             if identity is None or identity.tag != self._tag or not wanted(identity):
                 continue
             found += self._shown(entry, name, identity)
         return sorted(found, key=lambda each: each.devno)
 
     def _shown(self, entry: str, name: str, identity: MapIdentity) -> Iterator[Map]:
-        devno, size = _devno(entry), _read(f"{entry}/size")
+        devno, size = device_number(entry), read(f"{entry}/size")
         if devno is None or not size.isdigit():
             return  # it goes away
-        slaves = (_devno(f"{entry}/slaves/{slave}") for slave in _children(f"{entry}/slaves"))
+        slaves = (device_number(f"{entry}/slaves/{slave}") for slave in children(f"{entry}/slaves"))
         yield Map(
             identity=identity,
             device=self._dev / name,
             devno=devno,
             size=int(size) * SECTOR,
-            suspended=_read(f"{entry}/dm/suspended") == "1",
+            suspended=read(f"{entry}/dm/suspended") == "1",
             paths=tuple(sorted(slave for slave in slaves if slave is not None)),
         )
 
@@ -223,7 +221,7 @@ class Maps:
         table = Table(sectors=sectors, paths=(device.devno,))
         self._require_free(device, identity)
         which = ("--uuid", identity.uuid)
-        mode = ("--readonly",) * (_read(f"{self._root}/block/{found.device.name}/ro") == "1")
+        mode = ("--readonly",) * (read(f"{self._root}/block/{found.device.name}/ro") == "1")
         await self._on(device, identity, "load", *which, *mode, "--table", table.encode())
         await self._on(device, identity, "resume", *which, *_RESUME)
         return await self._proven(identity, device, table)
@@ -280,7 +278,7 @@ class Maps:
         """
         own = self._of(identity)
         entry = f"{self._root}/dev/block/{device.number}/holders"
-        others = set(_children(entry)) - ({own.device.name} if own is not None else set())
+        others = set(children(entry)) - ({own.device.name} if own is not None else set())
         if others:
             raise _held(device, ", ".join(sorted(others)), identity)
 
@@ -370,31 +368,3 @@ def _not_as_made(found: Map, why: str) -> FailedPrecondition:
 
 def _numbers(found: Map) -> str:
     return ", ".join(f"{major}:{minor}" for major, minor in found.paths) or "nothing"
-
-
-def _children(directory: str) -> list[str]:
-    try:
-        return os.listdir(directory)  # noqa: PTH208 - asked for hundreds of maps, as below
-    except OSError:
-        return []
-
-
-def _read(file: str) -> str:
-    """The file's text without its newline; empty where it cannot be read."""
-    try:
-        descriptor = os.open(file, os.O_RDONLY | os.O_CLOEXEC)
-    except OSError:
-        return ""
-    try:
-        return os.read(descriptor, _PAGE).decode(errors="replace").strip()
-    except OSError:
-        return ""
-    finally:
-        os.close(descriptor)
-
-
-def _devno(entry: str) -> DeviceNumber | None:
-    major, colon, minor = _read(f"{entry}/dev").partition(":")
-    if not colon or not (major.isdigit() and minor.isdigit()):
-        return None
-    return int(major), int(minor)

@@ -12,7 +12,6 @@ from rds_csi.errors import (
     ConnectRejected,
     NotOurs,
     NotReady,
-    Unavailable,
     VolumeInUse,
 )
 from rds_csi.model.contexts import Target
@@ -295,21 +294,6 @@ async def test_only_names_of_ours_are_connected_or_disconnected(kernel: Kernel, 
             await attempt
         assert caught.value.code == Code.FAILED_PRECONDITION
     assert kernel.runner.calls == []
-
-
-async def test_waits_for_a_size(kernel: Kernel) -> None:
-    kernel.tree.connect(A, size=1 << 20)
-    connector = kernel.connector()
-    task = asyncio.create_task(connector.wait_for_size(A, 2 << 20, within=10))
-    await asyncio.sleep(3)
-    assert not task.done()
-    kernel.tree.resize("nvme0n1", 2 << 20)
-    assert (await task).size == 2 << 20
-    with pytest.raises(Unavailable, match="has 2097152 bytes, 4194304 expected"):
-        await connector.wait_for_size(A, 4 << 20, within=5)
-    kernel.tree.disconnect("nvme0")
-    with pytest.raises(Unavailable, match="is gone"):
-        await connector.wait_for_size(A, 1, within=1)
 
 
 async def test_find_is_about_this_host(kernel: Kernel) -> None:
