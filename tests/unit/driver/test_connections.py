@@ -15,6 +15,7 @@ from rds_csi.model.host_identity import host_identity
 from rds_csi.node.staging import StagedVolume
 from rds_csi.nvme.connector import Connector
 from rds_csi.nvme.reaper import Reaper
+from rds_csi.nvme.returns import SETTLED
 from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.pathlayer.maps import Maps
 from rds_csi.runtime.process import Result
@@ -221,6 +222,11 @@ async def test_only_a_record_that_says_so_makes_a_volume_exclusive(
     assert not await returns._exclusive(VOLUME)
     await machine.record(**record)
     assert await returns._exclusive(VOLUME) is record.get("exclusive", False)
+
+
+async def test_no_target_is_asked_over_a_link_that_has_just_come_back(tmp_path: Path) -> None:
+    machine = Machine(tmp_path)
+    assert build_returns(machine.settings, machine.host)._settled == SETTLED >= 10
 
 
 async def test_what_is_known_of_a_target_outlives_connections_below_a_map(tmp_path: Path) -> None:
