@@ -36,9 +36,10 @@ class Way(Enum):
 class Seen:
     """What was seen of one map and its volume.
 
-    ``controllers`` are this node's connections under the NQN on record, ``devices`` the block
-    devices that the live ones lead to. ``status`` is None where the kernel gives none that is a
-    map's of ours. ``alone``: no other map is of this volume.
+    ``controllers`` are this node's connections under the NQN on record, or without a record under
+    the map's own volume and generation; ``devices`` the block devices that the live ones lead to.
+    ``status`` is None where the kernel gives none that is a map's of ours. ``alone``: no other map
+    is of this volume.
     """
 
     map: Map
@@ -116,6 +117,12 @@ def _outdated(record: StagedVolume) -> str:
     return ""
 
 
+def _named(nqn: str) -> tuple[str, int]:
+    """The volume and the hand-over in an export's name; of no export of ours, what no map has."""
+    name = read_nqn(nqn)
+    return ("", 0) if name is None else (name.volume, name.generation)
+
+
 class Sight:
     """Looks at maps, and at what belongs to them. ``host_nqn``: whose connections are ours."""
 
@@ -170,22 +177,29 @@ class Sight:
         maps = list(look())
         volumes = [each.identity.volume for each in maps]
         nqns = {records[volume].nqn for volume in volumes if volume in records}
-        controllers: dict[str, list[Controller]] = {}
-        for controller in self._subsystems.controllers_of(nqns.__contains__):
+        # A map without a record is judged by the name in which it was made.
+        identities = (each.identity for each in maps if each.identity.volume not in records)
+        names = {(each.volume, each.generation) for each in identities}
+        controllers: dict[str | tuple[str, int], list[Controller]] = {}
+        for controller in self._subsystems.controllers_of(
+            lambda nqn: nqn in nqns or (bool(names) and _named(nqn) in names)
+        ):
             if controller.hostnqn == self._host_nqn:
-                controllers.setdefault(controller.nqn, []).append(controller)
+                for key in (controller.nqn, _named(controller.nqn)):
+                    controllers.setdefault(key, []).append(controller)
         found = []
         for each in maps:
-            record = records.get(each.identity.volume)
-            ours = controllers.get(record.nqn, []) if record is not None else []
+            record, identity = records.get(each.identity.volume), each.identity
+            name = record.nqn if record is not None else (identity.volume, identity.generation)
+            ours = controllers.get(name, [])
             found.append(
                 Seen(
                     map=each,
                     record=record,
                     controllers=tuple(ours),
                     devices=self._devices(ours),
-                    status=told.get(each.identity.uuid),
-                    alone=volumes.count(each.identity.volume) == 1,
+                    status=told.get(identity.uuid),
+                    alone=volumes.count(identity.volume) == 1,
                 )
             )
         return found

@@ -134,6 +134,17 @@ async def test_a_volume_that_has_its_rds_is_refused(host: Host) -> None:
     assert queues(host)
 
 
+async def test_a_volume_that_has_its_rds_is_refused_also_where_its_record_is_lost(
+    host: Host,
+) -> None:
+    """Or where the command is told another place of the records than the driver."""
+    await host._host.staged()
+    await host._host.store.delete(VOLUME)
+    with pytest.raises(ConfigurationError, match="has its RDS"):
+        await run(host, really=True)
+    assert queues(host)
+
+
 async def test_a_volume_without_a_map_is_refused(host: Host) -> None:
     await host._host.staged()
     with pytest.raises(ConfigurationError, match="has no map on this host"):

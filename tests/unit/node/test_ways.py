@@ -93,6 +93,30 @@ async def test_another_host_identitys_connection_is_no_way(host: MappedHost) -> 
     assert await host.way() is Way.LOST
 
 
+async def test_a_way_is_one_also_without_a_record(host: MappedHost) -> None:
+    """The map says in whose name it was made: health does not call wrong what works."""
+    await host.staged()
+    await host.store.delete(VOLUME)
+    assert await host.way() is Way.WELL
+    (seen,) = await host.sight.all()
+    assert judge(seen, []) == (Way.WELL, "")
+    host.lose()
+    assert await host.way() is Way.BARRED
+    assert "no staging record" in barred(await host.seen())
+
+
+async def test_without_a_record_another_generations_connection_is_no_way(host: MappedHost) -> None:
+    await host.staged()
+    await host.store.delete(VOLUME)
+    found = await host.found()
+    host.rds[nqn(generation=2)] = host.rds[nqn()]
+    await host.connected_again(generation=2)
+    host.lose()
+    seen = await host.seen()
+    assert (seen.map.identity, seen.controllers) == (found.identity, ())
+    assert await host.way() is Way.BARRED
+
+
 @pytest.mark.parametrize(
     ("record", "why"),
     [
