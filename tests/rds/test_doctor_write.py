@@ -16,7 +16,7 @@ from rds_csi.doctor.rds.measures import Measured
 from rds_csi.doctor.rds.scratch import Bench, round_trip, scratch_owner
 from rds_csi.doctor.rds.unknowns import NOT_FROM_HERE, QUESTIONS
 from rds_csi.model.record import Record, owner_tag
-from rds_csi.simulator.device.export import Export
+from rds_csi.simulator.device.export import Bookkeeper, Export
 from rds_csi.simulator.device.faults import FaultKind
 
 from .conftest import BASE, Rds
@@ -86,11 +86,14 @@ async def test_all_is_measured_and_nothing_is_left(doctor: Doctor) -> None:
     assert results[RENAME] == (
         "closed: accepted, read back the same; exported: refused: failure: can not change nqn "
         "while exported, not read back the same; connected, then closed: loses it (it hung up); "
-        "renamed: accepted, read back the same, and loses it (it hung up); the old name: refused "
+        "renamed: accepted, read back the same, and loses it (it hung up); opened again: loses it "
+        "(it hung up); the old name: refused "
         "(status 0x182 (connect: invalid parameters)); the new name: admitted"
     )
     assert all(finding.how for finding in found.unknowns)
-    beyond = {QUESTIONS[number].text for number in (SAME_SLOT, COPY_DISK, EXPORTS, MOUNTABLE)}
+    beyond = {
+        QUESTIONS[number].text for number in (SAME_SLOT, COPY_DISK, EXPORTS, MOUNTABLE, RENAME)
+    }
     assert {finding.question for finding in found.unknowns if finding.missing} == beyond
     nothing_is_left(doctor)
 
@@ -101,6 +104,28 @@ async def test_a_target_that_drops_who_is_no_longer_allowed(
     doctor.rds.simulator.quirks.allow_list_cuts = True
     measured = await measures.allow_host(doctor.bench())
     assert "connected, then another is allowed: loses it (it hung up)" in measured.result
+    nothing_is_left(doctor)
+
+
+@pytest.mark.parametrize("name_ends_it", [True, False])
+async def test_a_target_on_which_a_session_outlives_the_closing(
+    doctor: Doctor, export: UserTarget, monkeypatch: pytest.MonkeyPatch, name_ends_it: bool
+) -> None:
+    """The only hole that fencing by name has: the doctor finds it, and says what to do."""
+
+    async def closing(disk: int) -> None:
+        export.exports.pop(disk, None)
+
+    async def renaming(to: Export) -> None:
+        await Bookkeeper.export(export, to)
+
+    monkeypatch.setattr(export, "unexport", closing)
+    if not name_ends_it:
+        monkeypatch.setattr(export, "export", renaming)
+    measured = await measures.rename(doctor.bench())
+    assert "connected, then closed: goes on writing" in measured.result
+    assert ("opened again: goes on writing" in measured.result) is not name_ends_it
+    assert ("so a former holder" in measured.result) is not name_ends_it
     nothing_is_left(doctor)
 
 

@@ -8,13 +8,19 @@ Proven in ``tests/rds/test_doctor_write.py``.
 from collections.abc import Awaitable, Callable
 from typing import Final
 
-from rds_csi.doctor.rds.initiator import TargetError
+from rds_csi.doctor.rds.initiator import Initiator, TargetError
 from rds_csi.doctor.rds.scratch import HOSTS, Bench
 from rds_csi.routeros.trials import Volume
 
 MARK: Final = b"written by rds-csi doctor"
 _ANNOUNCED: Final = 2.0
 """Seconds within which a target announces a change, if it does."""
+
+_GOES_ON: Final = "goes on writing"
+_OUTLIVES: Final = (
+    "so a former holder that is still connected writes beside the next one: switch a node off "
+    "before its volumes are taken from it (force-detach), by power"
+)
 
 
 async def mark(bench: Bench, volume: Volume) -> None:
@@ -80,9 +86,14 @@ async def hand_over(
     await bench.export(volume, exported=True)
     async with bench.connection(volume) as host:
         await bench.export(volume, exported=False)
-        found = [f"connected, then closed: {await _lives(host.read)}"]
-        found.append(f"renamed: {await rename(nqn)}, and {await _lives(host.read)}")
-    await bench.export(volume, exported=True)
+        found = [f"connected, then closed: {await _writes(host)}"]
+        renamed = await rename(nqn)
+        found.append(f"renamed: {renamed}, and {await _writes(host)}")
+        await bench.export(volume, exported=True)
+        after = await _writes(host)
+        found.append(f"opened again: {after}")
+    if after == _GOES_ON:
+        found.append(_OUTLIVES)
     for name, asked in (("the old name", volume.nqn), ("the new name", nqn)):
         found.append(f"{name}: {await _admitted(bench, volume._replace(nqn=asked), HOSTS[0])}")
     await bench.export(volume, exported=False)
@@ -96,6 +107,15 @@ async def _admitted(bench: Bench, volume: Volume, host: str) -> str:
     except TargetError as error:
         return f"refused ({error})"
     return "admitted"
+
+
+async def _writes(host: Initiator) -> str:
+    """A write is what a former holder does harm with; it is the last to end, if anything does."""
+    try:
+        await host.write(0, b"written when it was too late")
+    except TargetError as error:
+        return f"loses it ({error})"
+    return _GOES_ON
 
 
 async def _lives(read: Callable[[int], Awaitable[bytes]]) -> str:

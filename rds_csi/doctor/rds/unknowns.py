@@ -90,6 +90,8 @@ QUESTIONS: Final = (
     Question(
         "Can an export be renamed, and does closing or renaming it end live sessions?",
         measures.rename,
+        beyond="whether the new name, and the record with it, are kept when the RDS loses power at "
+        "once: on an RDS without data, take its power a second after a `/disk/set`",
     ),
 )
 """The first eleven are the notes' own; the others, the driver's further assumptions."""
