@@ -73,9 +73,23 @@ async def _end(host: Host, seen: Seen, found: Map, *, really: bool) -> Released:
             await host.maps.fail(found)
             if dead:
                 await host.remover().give_up(dead, volume=found.identity.volume)
+            error = await _kept(host, found)
         except DriverError as problem:
             error = str(problem)
     return Released(found.identity.uuid, str(found.device), names, error)
+
+
+async def _kept(host: Host, found: Map) -> str:
+    """Undo it where the healer had led the map home in the meantime; why nothing was released.
+
+    Else what flows would fail at the next outage instead of waiting for its end.
+    """
+    volume = found.identity.volume
+    again = await host.sight().at(volume)
+    if again is None or not again.flows or again.map.identity != found.identity:
+        return ""
+    await host.maps.queue(found)
+    return f"{volume} was brought back in this very moment: its I/O flows, and waits as before"
 
 
 def as_json(released: list[Released]) -> str:
@@ -94,5 +108,5 @@ def show(released: list[Released], *, really: bool, write: Callable[[str], None]
         write(f"{each.device} ({each.uuid}): {act}")
         for name in each.connections:
             write(f"    {name}: {'given up' if really and not each.error else 'to be given up'}")
-    if really:
+    if really and any(not each.error for each in released):
         write("Stop the pods that use it; it is connected anew when they start again.")

@@ -14,6 +14,7 @@ from rds_csi.config import ConfigurationError, DriverConfig, NodeConfig
 from rds_csi.errors import Unavailable
 from rds_csi.node.ways import Sight
 from rds_csi.nvme.sysfs import Controller
+from rds_csi.pathlayer.maps import Map
 from tests.unit.node.mapped_host import OTHER, SIZE, VOLUME, MappedHost, nqn
 
 
@@ -114,6 +115,30 @@ async def test_what_stays_is_said(host: Host) -> None:
     show([found], really=True, write=said.append)
     assert "did not go" in said[0]
     assert "did not go" in json.loads(as_json([found]))[0]["error"]
+
+
+async def test_what_the_healer_brings_back_meanwhile_is_not_released(
+    host: Host, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would work, and at the next outage fail instead of waiting."""
+    await host._host.staged()
+    host._host.lose()
+    fail = host.maps.fail
+
+    async def late(found: Map) -> None:
+        assert await host._host.mender.mend(VOLUME)
+        await fail(found)
+        assert not queues(host)
+
+    monkeypatch.setattr(host.maps, "fail", late)
+    (found,) = await run(host, really=True)
+    assert "brought back in this very moment" in found.error
+    assert queues(host)
+    assert host._host.leads_home()
+    said: list[str] = []
+    show([found], really=True, write=said.append)
+    assert "not released" in said[0]
+    assert len(said) == 1, "the pods may go on"
 
 
 async def test_another_content_under_the_volumes_name_can_be_released(host: Host) -> None:
