@@ -166,6 +166,12 @@ class PoolFull(DriverError):
     code = Code.RESOURCE_EXHAUSTED
 
 
+class RecordFull(DriverError):
+    """So many nodes have the volume that its record has no room for one more."""
+
+    code = Code.RESOURCE_EXHAUSTED
+
+
 # It may work later.
 
 

@@ -8,11 +8,12 @@ from dataclasses import replace
 
 from rds_csi.errors import (
     MadeForOther,
+    RecordFull,
     VolumeInUse,
     VolumeMismatch,
 )
 from rds_csi.model.access import BLOCK, DEFAULT_FILE_SYSTEM, AccessMode, Capability
-from rds_csi.model.record import Publication, Record
+from rds_csi.model.record import MAXIMUM_RECORD, Publication, Record
 
 
 def dedicate(record: Record, capability: Capability, *, volume: str) -> Record:
@@ -40,7 +41,7 @@ def admit(
 
     Raises :class:`MadeForOther`, :class:`VolumeMismatch` where the node has it in another way,
     :class:`VolumeInUse` naming the holders where the modes exclude each other (CSI spec,
-    ControllerPublishVolume).
+    ControllerPublishVolume), :class:`RecordFull`.
     """
     record = dedicate(record, capability, volume=volume)
     entry = Publication(node, capability.mode, readonly)
@@ -60,7 +61,15 @@ def admit(
             volume=volume,
             advice="it is handed over when the other node has unpublished it",
         )
-    return record.with_node(entry)
+    added = record.with_node(entry)
+    if held is None and len(added.encode()) > MAXIMUM_RECORD:
+        raise RecordFull(
+            f"{len(others)} nodes have it, and its record has no room for node {node}",
+            volume=volume,
+            advice="there is when it has been unpublished from another; many readers of one volume "
+            "are better served by a server of files",
+        )
+    return added
 
 
 def _together(one: Publication, other: Publication) -> bool:

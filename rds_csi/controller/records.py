@@ -14,6 +14,7 @@ from rds_csi.errors import (
     ConcurrentChange,
     MadeForOther,
     NotOurs,
+    RecordFull,
     VolumeInUse,
     VolumeMismatch,
 )
@@ -72,7 +73,7 @@ class Records:
         for _ in range(_ATTEMPTS):
             try:
                 record = change(self._record(disk))
-            except (MadeForOther, NotOurs, VolumeInUse, VolumeMismatch):
+            except (MadeForOther, NotOurs, RecordFull, VolumeInUse, VolumeMismatch):
                 if fresh:
                     raise
                 disk, fresh = await self._disks.get(slot), True

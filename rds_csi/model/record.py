@@ -26,6 +26,10 @@ class Publication:
         return self.readonly or self.mode.read_only
 
 
+MAXIMUM_RECORD: Final = 2300
+"""Characters of a record that one more node may be written into: each later change of it is a line
+that RouterOS takes (``routeros.quoting.MAXIMUM_LINE``), striking one of the nodes above all."""
+
 VERSION: Final = "rds-csi/2"
 
 _WORDS: Final = {

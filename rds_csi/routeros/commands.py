@@ -7,7 +7,6 @@ the middle leaves no half-made decision on our side. What changes a volume runs 
 the JSON of one query below it. All doubts are settled before the first change.
 """
 
-from itertools import takewhile
 from typing import Final
 
 from rds_csi.model.record import Record, owner_prefixes
@@ -19,6 +18,7 @@ from rds_csi.routeros.fragments import (
     find_disk,
     left_by,
     locked,
+    perhaps,
     print_disks,
     print_json,
     read_comment,
@@ -48,6 +48,7 @@ from rds_csi.routeros.quoting import (
     quote,
     quote_pattern,
 )
+from rds_csi.routeros.rewrite import rewrite
 
 PLAIN_VERSION: Final = ":put [/system/resource/get version]"
 """For versions that cannot parse :func:`system`."""
@@ -98,10 +99,11 @@ def create(
 
     A file that exists already is never taken over: with ``file-size`` RouterOS might reuse it,
     old data included. After a failed ``add`` only the file that was proven absent before is
-    removed, and not when another line was faster; "undone" is printed when nothing is left.
+    removed, and not when another line was faster, nor where RouterOS says that the ``add`` may
+    be done yet; "undone" is printed when nothing is left. RouterOS's text is told in any case.
     """
     folder = len(file_path.rpartition("/")[0])
-    slot_is = f"slot={quote(check_slot(slot))}"
+    slot_is = "slot=$csiSlot"
     add = (
         f"/disk/add type=file {slot_is} file-path=$csiFile file-size={number(size)} "
         # RouterOS mounts file systems it recognises by default, beside the node that uses them.
@@ -119,11 +121,15 @@ def create(
             when(gone, ':put "undone"'),
         ),
     )
+    undo = attempt(undo, failed=':error ($csiWhy . "; undo: " . $csiGone)', name="csiGone")
     # Another line made the disk in between: then it is shown, as one that existed.
-    failed = when(
-        '[:typeof [:find $csiWhy "already"]] != "num"',
-        block(undo, ":error $csiWhy"),
-        otherwise=when(f"{disks(slot_is)} = 0", ":error $csiWhy"),
+    failed = block(
+        when(perhaps("csiWhy"), ":error $csiWhy"),
+        when(
+            '[:typeof [:find $csiWhy "already"]] != "num"',
+            block(undo, ":error $csiWhy"),
+            otherwise=when(f"{disks(slot_is)} = 0", ":error $csiWhy"),
+        ),
     )
     make = block(
         f":local csiFile {quote(check_file_path(file_path))}",
@@ -136,7 +142,7 @@ def create(
         attempt(f'{add}; :put "created"', failed=failed),
         wait_until(f"{disks(f'{slot_is} size>{number(size - 1)}')} > 0"),
     )
-    return locked(slot, when(f"{disks(slot_is)} = 0", make), show(slot))
+    return locked(slot, when(f"{disks(slot_is)} = 0", make), print_disks("disk", slot_is))
 
 
 def change(
@@ -162,12 +168,9 @@ def change(
 
     Whether it was written shows in what is printed.
     """
-    text = record.encode()
-    # Both begin alike, and lines are to be short.
-    alike = takewhile(lambda pair: pair[0] == pair[1], zip(expected, text, strict=False))
-    same = "".join(letter for letter, _ in alike)
+    shared, was, becomes = rewrite(expected, record.encode())
     write = (
-        f"/disk/set ($csiDisk->0) comment=($csiSame . {quote(text[len(same) :])}) "
+        f"/disk/set ($csiDisk->0) comment={becomes} "
         f"nvme-tcp-server-allow-host-name={quote(check_host_nqn(allowed_host))} "
         # The Go driver left it at yes, and RouterOS would mount beside the node what it recognises.
         f"mount-filesystem=no nvme-tcp-export={'yes' if exported else 'no'}"
@@ -176,15 +179,15 @@ def change(
     guard = "" if expected else require_ours(slot, record.owner, base_path)
     if exported and not expected:
         guard = block(guard, require_unmounted())
-    reach = require_size(slot) if opens or nqn else ""
+    reach = require_size() if opens or nqn else ""
     name = _rename(nqn) if nqn else ""
-    swap = when(f"$csiText = ($csiSame . {quote(expected[len(same) :])})", guard, name, write)
+    swap = when(f"$csiText = {was}", guard, name, write)
     return locked(
         slot,
-        f":local csiSame {quote(same)}",
+        *shared,
         find_disk(),
         when("[:len $csiDisk] = 1", read_path(), reach, read_comment(), swap),
-        show(slot),
+        print_disks("disk", "slot=$csiSlot"),
     )
 
 
@@ -211,7 +214,7 @@ def expand(
 
     ``published``: also while nodes have the volume.
     """
-    large_enough = f"slot={quote(check_slot(slot))} size>{number(size - 1)}"
+    large_enough = f"slot=$csiSlot size>{number(size - 1)}"
     grow = block(
         "" if published else require_unpublished("grows-later"),
         ':local csiRoot ""',
@@ -224,11 +227,12 @@ def expand(
         read_path(),
         read_comment(),
         require_ours(slot, owner, base_path),
-        require_size(slot),
+        require_size(),
         ":local csiSize [:tonum [/disk/get ($csiDisk->0) size]]",
         when(f"$csiSize < {number(size)}", grow),
     )
-    return locked(slot, find_disk(), when("[:len $csiDisk] = 1", body), show(slot))
+    disk = print_disks("disk", "slot=$csiSlot")
+    return locked(slot, find_disk(), when("[:len $csiDisk] = 1", body), disk)
 
 
 def delete(*, slot: str, owner: str, base_path: str) -> str:

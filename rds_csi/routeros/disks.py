@@ -17,9 +17,7 @@ from typing import Final
 import structlog
 
 from rds_csi.errors import (
-    OPEN,
     ConcurrentChange,
-    DriverError,
     FailedPrecondition,
     InvalidRequest,
     NotOurs,
@@ -29,14 +27,24 @@ from rds_csi.errors import (
     ReplyTooLong,
     RouterOSError,
     Unavailable,
-    VolumeNotFound,
 )
 from rds_csi.model.record import Record, owner_prefixes
 from rds_csi.routeros import commands
+from rds_csi.routeros.answers import (
+    about,
+    existing,
+    files,
+    holders,
+    left_open,
+    legible,
+    shown,
+    succeeded,
+    with_size,
+)
 from rds_csi.routeros.disk import Capacity, Disk
-from rds_csi.routeros.failures import explain, is_locked, refused, size_unknown
+from rds_csi.routeros.failures import explain, is_locked, refused
 from rds_csi.routeros.quoting import check_file_path, check_slot
-from rds_csi.routeros.reply import Reply, as_items, as_text
+from rds_csi.routeros.reply import Reply
 from rds_csi.routeros.session import Session
 from rds_csi.routeros.version import System, read_system
 from rds_csi.runtime.retry import RetryPolicy, delays, retrying
@@ -111,18 +119,18 @@ class Disks:
             directory = file_path.rpartition("/")[0]
             error = explain(reply.error, volume=slot, file=file_path, directory=directory)
             unchanged = refused(reply.error) and not reply.lines
-            raise error if unchanged or reply.lines == ("adding", "undone") else _open(error)
+            raise error if unchanged or reply.lines == ("adding", "undone") else left_open(error)
         try:
             return self._made(reply, slot, size)
         except RouterOSError as error:
-            raise _open(error) from error
+            raise left_open(error) from error
 
     def _made(self, reply: Reply, slot: str, size: int) -> tuple[Disk, bool]:
         """The disk that a create left, and whether it existed before.
 
         Only a foreign one, that stood there before anything was done, ends in a final code.
         """
-        disk = _only(_disks(reply, "disk"), slot)
+        disk = shown(reply, slot)
         if disk is None:
             raise OutcomeUnknown("RouterOS does not show the disk just made", volume=slot)
         if not disk.is_of(self._owner, self._base_path) and (
@@ -138,7 +146,7 @@ class Disks:
             raise OutcomeUnknown(
                 f"RouterOS shows {disk.size} of {size} bytes of the disk just made", volume=slot
             )
-        return _with_size(disk), not created
+        return with_size(disk), not created
 
     def _names_us(self, disk: Disk) -> bool:
         """Whether the comment, of whatever version and however cut, begins as a record of ours."""
@@ -153,7 +161,7 @@ class Disks:
         if it is somebody else's.
         """
         reply = await self._read(commands.show(slot), slot)
-        return self._ours(_existing(_disks(reply, "disk"), slot))
+        return self._ours(existing(reply, slot))
 
     async def list(self) -> list[Disk]:
         """All disks that are ours or may be adopted, in no particular order.
@@ -169,12 +177,7 @@ class Disks:
         for number, item in enumerate(reply.each("disks")):
             if number % _BREATH == 0:
                 await asyncio.sleep(0)
-            try:
-                disk = Disk.parse(item)
-            except RouterOSError as error:
-                # One odd entry, perhaps not ours, must not hide all others.
-                log.warning("passing over a disk", slot=as_text(item.get("slot")), error=str(error))
-                continue
+            disk = legible(item)
             if disk.is_of(self._owner, self._base_path):
                 found.append(disk)
         return found
@@ -211,8 +214,8 @@ class Disks:
             opens=opens,
             nqn=nqn,
         )
-        reply = _succeeded(await self._write(slot, command), slot)
-        disk = self._ours(_existing(_disks(reply, "disk"), slot))
+        reply = succeeded(await self._write(slot, command), slot)
+        disk = self._ours(existing(reply, slot))
         if disk.comment != record.encode():
             raise ConcurrentChange("its record is another one by now", volume=slot, disk=disk)
         disk.require_export(exported, allowed_host, nqn or disk.nqn)
@@ -233,12 +236,12 @@ class Disks:
             reserve=self._reserve,
             published=published,
         )
-        reply = _succeeded(await self._write(slot, command), slot)
+        reply = succeeded(await self._write(slot, command), slot)
         try:
-            disk = self._ours(_existing(_disks(reply, "disk"), slot))
+            disk = self._ours(existing(reply, slot))
         except RouterOSError as error:
-            raise _open(error) from error
-        if _with_size(disk).size < size:
+            raise left_open(error) from error
+        if with_size(disk).size < size:
             raise FailedPrecondition(
                 f"RouterOS did not honour the new size: it still shows {disk.size} bytes, "
                 f"{size} were asked for",
@@ -258,8 +261,9 @@ class Disks:
         command = commands.delete(slot=slot, owner=self._owner, base_path=self._base_path)
         reply = await self._write(slot, command)
         if reply.error is not None:
-            raise explain(reply.error, volume=slot, **_holders(reply))
-        left = _files(reply)
+            raise explain(reply.error, volume=slot, **holders(reply))
+        with about(slot):
+            left = files(reply)
         if left:
             log.warning("files of a deleted volume's name are left", volume=slot, files=left)
 
@@ -289,7 +293,7 @@ class Disks:
         async def attempt() -> Reply:
             try:
                 reply = await self._session.execute(command, volume=volume, largest=largest)
-                return _succeeded(reply, volume)
+                return succeeded(reply, volume)
             except ReplyTooLong:
                 raise  # it would be as long again
             except OutcomeUnknown as error:
@@ -335,55 +339,3 @@ class Disks:
                 advice=f"ours names owner {self._owner!r}",
             )
         return disk
-
-
-def _succeeded(reply: Reply, volume: str, **names: str) -> Reply:
-    if reply.error is not None:
-        raise explain(reply.error, volume=volume, **names)
-    return reply
-
-
-def _open(error: DriverError) -> DriverError:
-    """The error itself, or as one that leaves open whether something was done."""
-    if error.code in OPEN:
-        return error
-    return OutcomeUnknown(
-        f"whether it was done is not known: {error.what}", volume=error.volume, advice=error.advice
-    )
-
-
-def _with_size(disk: Disk) -> Disk:
-    if disk.size <= 0:
-        raise size_unknown(disk.slot)
-    return disk
-
-
-def _disks(reply: Reply, heading: str) -> list[Disk]:
-    return [Disk.parse(item) for item in reply.items(heading)]
-
-
-def _only(disks: list[Disk], slot: str) -> Disk | None:
-    if len(disks) > 1 or any(disk.slot != slot for disk in disks):
-        raise RouterOSError(
-            f"asked for one disk, RouterOS shows {[disk.slot for disk in disks]}", volume=slot
-        )
-    return disks[0] if disks else None
-
-
-def _existing(disks: list[Disk], slot: str) -> Disk:
-    disk = _only(disks, slot)
-    if disk is None:
-        raise VolumeNotFound("the RDS has no such disk", volume=slot)
-    return disk
-
-
-def _holders(reply: Reply) -> dict[str, str]:
-    """Names for the refusals of a delete, from what stood there before it."""
-    disks = _disks(reply, "disk") if reply.has("disk") else []
-    nodes = [entry.node for disk in disks if disk.record for entry in disk.record.nodes]
-    return {"nodes": ", ".join(nodes) or "a node", "files": ", ".join(_files(reply)) or "?"}
-
-
-def _files(reply: Reply) -> list[str]:
-    values = reply.values("file")
-    return [as_text(item.get("name")) for item in as_items(values[-1])] if values else []

@@ -23,6 +23,13 @@ from rds_csi.errors import (
 )
 from rds_csi.routeros.reply import HEADINGS, excerpt
 
+PERHAPS: Final = "time(d )?out|interrupted|try again|respon"
+"""What RouterOS says where it does not know itself whether it was done, or is still under way.
+
+``action timed out - try again, ...`` was seen; "timeout", "not responding" and the others are of
+its kind. A pattern that RouterOS and Python read alike, and short, for it is part of each line.
+"""
+
 
 class Meaning(NamedTuple):
     """The class of a failure, what it says (empty: RouterOS's own text) and the way out."""
@@ -109,6 +116,10 @@ REFUSALS: Final[dict[str, Meaning]] = {
 
 TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
     (
+        PERHAPS,
+        Meaning(OutcomeUnknown, advice="it may have happened, or happen yet; nothing was undone"),
+    ),
+    (
         r"not enough permissions|not allowed",
         Meaning(NotReady, advice="the RouterOS user's group needs policy=ssh,read,write,test"),
     ),
@@ -174,6 +185,8 @@ def explain(text: str, *, volume: str = "", **names: str) -> DriverError:
     Never fails: what is not known becomes a :class:`RouterOSError` with the text as it came.
     """
     found, reason = _REFUSED.search(text), _reason(text)
+    if reason == "no-rename" and re.search(PERHAPS, text, re.IGNORECASE):
+        reason = ""  # RouterOS has not refused the name: it does not know
     if found and reason in REFUSALS:
         meaning = REFUSALS[reason]
         gaps = dict.fromkeys(("file", "files", "directory", "nodes"), "?") | names

@@ -11,6 +11,7 @@ from typing import Final
 
 from rds_csi.model.record import owner_prefixes, owner_tag
 from rds_csi.model.volume import is_legacy_id
+from rds_csi.routeros.failures import PERHAPS
 from rds_csi.routeros.quoting import check_slot, quote, quote_pattern
 
 PROPERTIES: Final = (
@@ -88,8 +89,9 @@ def locked(slot: str, *body: str) -> str:
     in one is to add an item. An entry of a firewall address list that no rule names is the lock:
     a second one of the same address is refused. Should a version take it all the same, both
     lines see two of them and none goes on. A line that is broken off leaves its lock; RouterOS
-    drops that by itself (:data:`LOCK_TIME`), and a line that took longer says so at its end.
-    ``body`` finds the slot in ``csiSlot``.
+    drops that by itself (:data:`LOCK_TIME`), and a line that took longer says so at its end. So
+    does one that fails by a text of :data:`PERHAPS`: what it began may still be under way, and
+    whoever comes next is to find it done, or not done. ``body`` finds the slot in ``csiSlot``.
     """
     entry = f"list={LOCKS} comment=$csiSlot"
     take = f":set csiLock [{_LOCK}/add {entry} address={_address(slot)} timeout={LOCK_TIME}]"
@@ -100,7 +102,10 @@ def locked(slot: str, *body: str) -> str:
         attempt(take, failed=refuse("no-lock", "$csiWhy")),
         attempt(
             block(alone, *body),
-            failed=block(attempt(free, failed="", name="csiGone"), ":error $csiWhy"),
+            failed=block(
+                when(f"!{perhaps('csiWhy')}", attempt(free, failed="", name="csiGone")),
+                ":error $csiWhy",
+            ),
         ),
         attempt(free, failed=refuse("lock-lost")),
     )
@@ -109,6 +114,11 @@ def locked(slot: str, *body: str) -> str:
 def attempt(action: str, *, failed: str, name: str = "csiWhy") -> str:
     """Run ``action``; where it fails, ``failed``, with RouterOS's text in the variable."""
     return f":onerror {name} in={{{action}}} do={{{failed}}}"
+
+
+def perhaps(variable: str) -> str:
+    """Whether the text in a variable leaves open what became of a command."""
+    return f"([:tostr ${variable}]~{quote(PERHAPS)})"
 
 
 def find_disk(slot: str = "") -> str:
@@ -235,16 +245,16 @@ def require_room(needed: str, *, missing: str) -> str:
     )
 
 
-def require_size(slot: str) -> str:
+def require_size() -> str:
     """Refuse while the disk shows no size, as one does whose file is out of reach."""
-    return when(f"{disks(f'slot={quote(check_slot(slot))} size>0')} = 0", refuse("no-size"))
+    return when(f"{disks('slot=$csiSlot size>0')} = 0", refuse("no-size"))
 
 
 def wait_until(condition: str) -> str:
     """Wait until the condition holds, but not for ever."""
     return (
-        f":local csiTry 0; :while (($csiTry < {TRIES}) && !({condition})) do={{ "
-        ":set csiTry ($csiTry + 1); :delay 250ms }"
+        f":local csiTry 0;:while (($csiTry<{TRIES}) && !({condition})) "
+        "do={:set csiTry ($csiTry+1);:delay 250ms}"
     )
 
 

@@ -117,7 +117,11 @@ class Session:
         ``failures.explain`` makes of a line that RouterOS refused to run.
         """
         nonce = secrets.token_hex(8)
-        line = quoting.wrap(command, nonce)
+        try:
+            line = quoting.wrap(command, nonce)
+        except DriverError as error:
+            error.volume = error.volume or volume
+            raise
         started = self._clock.monotonic()
         outcome = "unknown"
         try:

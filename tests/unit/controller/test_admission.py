@@ -9,9 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rds_csi.controller.admission import admit, dedicate
-from rds_csi.errors import MadeForOther, VolumeInUse, VolumeMismatch
+from rds_csi.errors import Code, MadeForOther, RecordFull, VolumeInUse, VolumeMismatch
 from rds_csi.model.access import AccessMode, Capability
-from rds_csi.model.record import Publication, Record
+from rds_csi.model.record import MAXIMUM_RECORD, Publication, Record
 
 RECORD = Record(owner="d/c", name="v", created=1, access="block")
 
@@ -23,6 +23,29 @@ def block(mode: AccessMode) -> Capability:
 def test_the_same_node_again_changes_nothing() -> None:
     held = admit(RECORD, "a", block(AccessMode(1)), readonly=False, volume="v")
     assert admit(held, "a", block(AccessMode(1)), readonly=False, volume="v") == held
+
+
+def test_a_record_that_is_full_takes_no_more_nodes_and_keeps_those_it_has() -> None:
+    """RESOURCE_EXHAUSTED as the CSI specification has it; who has it is told so again."""
+    mode = block(AccessMode.MULTI_NODE_MULTI_WRITER)
+    held, number = RECORD, 0
+    with suppress(RecordFull):
+        for number in range(1000):
+            held = admit(held, f"worker-{number}", mode, readonly=False, volume="v")
+    with pytest.raises(
+        RecordFull, match=r"v: \d+ nodes have it, .* room for node worker"
+    ) as caught:
+        admit(held, f"worker-{number}", mode, readonly=False, volume="v")
+    assert caught.value.code == Code.RESOURCE_EXHAUSTED
+    assert caught.value.volume == "v"
+    assert len(held.encode()) <= MAXIMUM_RECORD < len(held.encode()) + len(f"worker-{number}:5w,")
+    assert number > 50
+    assert admit(held, "worker-0", mode, readonly=False, volume="v") == held
+    # One that an older version wrote longer still is no reason to refuse who has it.
+    longer = replace(held, nodes=(*held.nodes, Publication("x" * 99, mode.mode)))
+    assert admit(longer, "worker-0", mode, readonly=False, volume="v") == longer
+    freed = held.without_node("worker-0")
+    assert admit(freed, "worker-9", mode, readonly=False, volume="v") == freed
 
 
 @pytest.mark.parametrize(("mode", "readonly"), [(2, False), (1, True), (5, False)])

@@ -6,7 +6,15 @@ from dataclasses import dataclass, field, replace
 import pytest
 
 from rds_csi.controller.records import Records
-from rds_csi.errors import ConcurrentChange, DriverError, OutcomeUnknown, VolumeInUse
+from rds_csi.errors import (
+    ConcurrentChange,
+    DriverError,
+    MadeForOther,
+    OutcomeUnknown,
+    RecordFull,
+    VolumeInUse,
+    VolumeMismatch,
+)
 from rds_csi.model.access import AccessMode
 from rds_csi.model.record import Publication, Record
 from rds_csi.model.volume import export_nqn, volume_id
@@ -124,8 +132,9 @@ async def test_after_a_change_that_was_cut_off_the_rds_is_asked_first(
     assert rds.stored.record.nodes == ()
 
 
+@pytest.mark.parametrize("refusal", [VolumeInUse, MadeForOther, RecordFull, VolumeMismatch])
 async def test_a_refusal_of_what_is_remembered_is_asked_about(
-    rds: FakeRds, records: Records
+    rds: FakeRds, records: Records, refusal: type[DriverError]
 ) -> None:
     free = rds.stored
     assert free.record is not None
@@ -133,7 +142,7 @@ async def test_a_refusal_of_what_is_remembered_is_asked_about(
 
     def admit(record: Record) -> Record:
         if record.nodes:
-            raise VolumeInUse("held")
+            raise refusal("held")
         return record.with_node(A)
 
     changed = await records.change(SLOT, admit)
@@ -142,7 +151,7 @@ async def test_a_refusal_of_what_is_remembered_is_asked_about(
     rds.stored = disk(free.record.with_node(B))
     records.forget(SLOT)
     rds.asked.clear()
-    with pytest.raises(VolumeInUse):
+    with pytest.raises(refusal):
         await records.change(SLOT, admit)
     assert rds.asked == ["get"]
 

@@ -14,6 +14,7 @@ from rds_csi.model.volume import MIB, volume_id
 from rds_csi.routeros import commands
 from rds_csi.routeros.failures import REFUSALS
 from rds_csi.routeros.reply import HEADINGS
+from rds_csi.routeros.rewrite import rewrite
 from tests.unit.routeros.script import Script
 
 OWNER = "csi.rds-csi.io/test"
@@ -163,7 +164,7 @@ def test_what_is_changed_is_named_by_what_was_proven(slot: str, name: str) -> No
         "/disk/set": " ($csiDisk->0) ",
         "/disk/remove": " ($csiDisk->0)",
         "/file/remove": " [/file/find where name=$csiFile]",
-        "/disk/add": ' type=file slot="" file-path=$csiFile ',
+        "/disk/add": " type=file slot=$csiSlot file-path=$csiFile ",
     }
     for verb in script.changes:
         for place in script.places(f"{verb} "):
@@ -185,14 +186,14 @@ def test_changes_run_under_the_lock_to_the_end_of_reading_back(slot: str, name: 
 
 @pytest.mark.parametrize("slot", SLOTS)
 def test_a_refusal_is_swallowed_by_nobody(slot: str) -> None:
-    """Only the lock, the adding of a disk and a new name catch errors; all tell them again.
+    """Only the lock, the adding of a disk, its undoing and a new name catch errors; all tell them.
 
     So does the question who is there, of which the log is no part that has to work.
     """
     for name, script in every(slot).items():
         caught = len(script.places(":onerror "))
         # Taking the lock, the body, freeing it after an error, and freeing it at the end.
-        own = name in ("create", "hand over", "system")
+        own = {"create": 2, "hand over": 1, "system": 1}.get(name, 0)
         assert caught == (4 if CHANGES[name] else 0) + own, name
 
 
@@ -204,10 +205,24 @@ class TestCreate:
         assert "/disk/find where file-path=" in script.conditions(place)
         assert ") = 0) do=" in script.conditions(place)
 
+    def test_nothing_is_undone_where_it_may_be_under_way(self) -> None:
+        script = create()
+        (undo,) = script.places("/file/remove ")
+        (kept,) = [
+            where
+            for where in script.places(":if (([:tostr $csiWhy]~")
+            if script.code[where:].startswith(':if (([:tostr $csiWhy]~"")) do={:error $csiWhy};')
+        ]
+        assert kept < undo
+        assert script._blocks(kept) == script._blocks(undo)[: len(script._blocks(kept))]
+
+    def test_an_undo_that_fails_hides_nothing(self) -> None:
+        assert 'do={:error ($csiWhy . "" . $csiGone)};:error $csiWhy' in create().code
+
     def test_it_is_made_only_where_there_is_none(self) -> None:
         script = create()
         (place,) = script.places("/disk/add ")
-        assert '[:len [/disk/find where slot=""]] = 0' in script.conditions(place)
+        assert "[:len [/disk/find where slot=$csiSlot]] = 0" in script.conditions(place)
 
     def test_it_is_made_closed_and_unmounted_with_its_record(self) -> None:
         script = create()
@@ -224,14 +239,23 @@ class TestCreate:
 class TestChange:
     @given(st.text(st.characters(min_codepoint=32, max_codepoint=126), min_size=1), st.text())
     def test_it_writes_over_the_expected_comment_alone(self, expected: str, name: str) -> None:
-        """Both texts are sent as a common beginning and two ends."""
+        """What both are made of is proven in ``test_rewrite.py``."""
         written = record(name=name)
-        script = change(expected=expected, written=written)
-        (common,) = script.behind(":local csiSame ")
-        ends = script.behind("($csiSame . ")
-        assert [common + end for end in ends] == [expected, written.encode()]
+        shared, was, becomes = rewrite(expected, written.encode())
+        line = commands.change(
+            slot=SLOT,
+            expected=expected,
+            record=written,
+            exported=False,
+            allowed_host="",
+            base_path=BASE,
+        )
+        assert ";".join([":local csiLock", *shared]).partition(";")[2] in line
+        compared, write = line.index(f":if ($csiText = {was})"), line.index(f" comment={becomes} ")
+        assert compared < write
+        script = Script(line)
         (place,) = script.places("/disk/set ")
-        assert '$csiText = ($csiSame . "")' in script.conditions(place)
+        assert f"$csiText = {Script(was).code}" in script.conditions(place)
 
     def test_record_and_export_are_one_step(self) -> None:
         for exported in (True, False):
@@ -268,7 +292,7 @@ class TestChange:
         assert rename < said < kept < write
         assert "nvme-tcp-export=yes" in script.code[write:]
         for place in (close, rename, write):
-            assert '$csiText = ($csiSame . "")' in script.conditions(place)
+            assert '$csiText = ("")' in script.conditions(place)
 
 
 class TestExpand:

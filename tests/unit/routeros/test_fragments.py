@@ -11,6 +11,7 @@ from rds_csi.model.record import Record, owner_prefixes, owner_tag
 from rds_csi.model.volume import volume_id
 from rds_csi.routeros import fragments
 from rds_csi.routeros.disk import Disk
+from rds_csi.routeros.failures import PERHAPS
 from tests.unit.routeros.script import Script
 
 OWNER = "csi.rds-csi.io/test"
@@ -62,7 +63,13 @@ class TestLock:
         assert taken.start() < body.start() < min(freed)
         # Freed when the body failed, and told again; freed at the end.
         assert len(freed) == 2
-        assert "do={};:error $csiWhy};:onerror" in code
+        assert "do={}};:error $csiWhy};:onerror" in code
+
+    def test_it_stays_where_what_was_begun_may_be_under_way(self) -> None:
+        script = Script(fragments.locked(SLOT, "BODY"))
+        after_error = script.places("address-list/remove $csiLock")[0]
+        assert ':if (!([:tostr $csiWhy]~""))' in script.conditions(after_error)
+        assert PERHAPS in script.texts
 
     def test_two_that_have_it_are_none(self) -> None:
         script = Script(fragments.locked(SLOT, "BODY"))
@@ -230,9 +237,9 @@ def test_the_path_of_a_disk_loses_its_leading_slash() -> None:
 
 
 def test_a_disk_without_a_size_is_refused() -> None:
-    script = Script(fragments.require_size(SLOT))
-    assert script.texts == [SLOT, "csi-refused no-size"]
-    assert 'slot="" size>0]] = 0' in script.conditions(script.refusals("no-size")[0])
+    script = Script(fragments.require_size())
+    assert script.texts == ["csi-refused no-size"]
+    assert "slot=$csiSlot size>0]] = 0" in script.conditions(script.refusals("no-size")[0])
 
 
 def test_what_the_rds_has_mounted_is_let_go_of_first_and_refused_if_it_stays() -> None:
@@ -245,6 +252,6 @@ def test_what_the_rds_has_mounted_is_let_go_of_first_and_refused_if_it_stays() -
 
 def test_nothing_is_waited_for_for_ever() -> None:
     line = fragments.wait_until("DONE")
-    assert f":while (($csiTry < {fragments.TRIES}) && !(DONE)) do=" in line
-    assert ":set csiTry ($csiTry + 1)" in line
+    assert f":while (($csiTry<{fragments.TRIES}) && !(DONE)) do=" in line
+    assert ":set csiTry ($csiTry+1)" in line
     assert 0 < fragments.TRIES * 0.25 <= 10
