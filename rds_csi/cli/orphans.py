@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from rds_csi.errors import NodeNotFound
 from rds_csi.kubernetes.objects import Cluster
 from rds_csi.model.node_id import check_node
+from rds_csi.model.record import Record
 from rds_csi.routeros import Disk, by_hand
 from rds_csi.routeros.quoting import quote
 
@@ -44,7 +45,8 @@ def _of_disk(disk: Disk, cluster_id: str, cluster: Cluster | None) -> Iterator[O
         yield Orphan(
             disk.slot,
             "no PersistentVolume names it"
-            + (", and yet a node has it" if held else ": kept on purpose, or left behind"),
+            + (", and yet a node has it" if held else ": kept on purpose, or left behind")
+            + made_for(disk.record, "; it was made for the claim {}"),
             () if held else _removal(disk),
         )
     if disk.size <= 0:
@@ -55,6 +57,11 @@ def _of_disk(disk: Disk, cluster_id: str, cluster: Cluster | None) -> Iterator[O
             ("/disk/print", f"/file/print where name={quote(disk.file_path)}"),
         )
     yield from _holders(disk, cluster_id, cluster)
+
+
+def made_for(record: Record | None, sentence: str = "{}") -> str:
+    """The claim that a volume was made for, in a sentence; empty where its record says of none."""
+    return sentence.format(f"{record.namespace}/{record.claim}") if record and record.claim else ""
 
 
 def _removal(disk: Disk) -> tuple[str, ...]:

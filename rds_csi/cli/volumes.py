@@ -14,7 +14,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from rds_csi.cli.orphans import Orphan, find
+from rds_csi.cli.orphans import Orphan, find, made_for
 from rds_csi.config import ConfigurationError, ControllerConfig, DriverConfig
 from rds_csi.errors import InvalidRequest
 from rds_csi.kubernetes.objects import Cluster
@@ -32,7 +32,11 @@ _WIDTH: Final = 160
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """A volume as it stands on the RDS; ``claim`` is known where the cluster was told."""
+    """A volume as it stands on the RDS.
+
+    ``claim`` is the one it is bound to, where the cluster was told, or else the one that it was
+    made for, as its record says.
+    """
 
     volume: str
     size: int
@@ -59,7 +63,7 @@ class Row:
             nodes=tuple(node_name(each.node) for each in record.nodes) if record else (),
             exported=disk.exported,
             nqn=disk.nqn,
-            claim=persistent.claim if persistent else "",
+            claim=persistent.claim if persistent else made_for(record),
             problems=tuple(f"{each.reason}: {each.message}" for each in disk_health.problems(disk)),
         )
 

@@ -31,7 +31,7 @@ from rds_csi.model.access import Capability, minimum_size
 from rds_csi.model.contexts import ADDRESS_KEY, Published, Target, io_waits, volume_context
 from rds_csi.model.data_addresses import read_addresses
 from rds_csi.model.node_id import check_node
-from rds_csi.model.parameters import VolumeParameters
+from rds_csi.model.parameters import VolumeParameters, claim_of
 from rds_csi.model.record import Record, owner_tag
 from rds_csi.model.volume import (
     check_name,
@@ -124,7 +124,7 @@ class Controller(csi.ControllerBase):
             created=int(self._clock.now()),
             access=_access(wanted),
             fencing=parameters.fencing,
-        )
+        ).made_for(*claim_of(message.parameters))
         disk, existed = await self._disks.create(
             slot=slot,
             size=capacity.size(minimum_size(wanted)),

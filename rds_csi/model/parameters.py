@@ -92,6 +92,15 @@ class VolumeParameters:
         return result
 
 
+def claim_of(parameters: Mapping[str, str]) -> tuple[str, str]:
+    """Namespace and name of the claim, as external-provisioner's ``--extra-create-metadata`` tells.
+
+    Empty where it does not.
+    """
+    told = "csi.storage.k8s.io/pvc/"
+    return parameters.get(f"{told}namespace", ""), parameters.get(f"{told}name", "")
+
+
 @dataclass(frozen=True, slots=True)
 class Key:
     """One StorageClass parameter: what it accepts, what it does, and where its value goes.

@@ -5,6 +5,7 @@ The RDS is the database: everything that must be remembered about a volume stand
 """
 
 import hashlib
+import re
 from dataclasses import dataclass, replace
 from typing import Final, Self
 from urllib.parse import quote, unquote
@@ -30,16 +31,31 @@ MAXIMUM_RECORD: Final = 2300
 """Characters of a record that one more node may be written into: each later change of it is a line
 that RouterOS takes (``routeros.quoting.MAXIMUM_LINE``), striking one of the nodes above all."""
 
-VERSION: Final = "rds-csi/2"
+MAXIMUM_CLAIMED: Final = 640
+"""Characters that a record without nodes may have with its claim. One that would be longer goes
+without it: what is only told to people keeps no volume from being made."""
+
+VERSION: Final = "rds-csi/3"
+"""The newest. Only records that need its words are written so; others stay of the second version,
+which older drivers know as well."""
+
+_NAMELESS: Final = "rds-csi/2"
 
 _WORDS: Final = {
     "rds-csi/1": ("owner", "name", "created", "access", "fencing", "source", "nodes"),
-    VERSION: (
+    _NAMELESS: (
         *("owner", "name", "created", "access", "fencing", "source"),
+        *("generation", "formatted", "nodes"),
+    ),
+    VERSION: (
+        *("owner", "name", "namespace", "claim", "created", "access", "fencing", "source"),
         *("generation", "formatted", "nodes"),
     ),
 }
 """The words of a record in each version, in their order. A newer version is not ours to touch."""
+
+_KUBERNETES: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
+"""Names of namespaces and claims (DNS subdomains): as they are, they need no encoding."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +73,9 @@ class Record:
     RDS was seen to show on the volume, empty where it never showed one: a device of such a
     volume that reads as blank has lost data.
 
+    ``namespace`` and ``claim`` are of the claim that the volume was made for, for people that look
+    at the RDS; nothing is decided by them. Empty where nobody told.
+
     The text is one line of ``key=value`` words behind a version word. Everything outside
     ``[A-Za-z0-9._~-]`` is percent-encoded, so the text is plain ASCII without quotes, spaces
     inside values, ``$`` or ``\``. The owner comes first, so that a script on the RDS proves
@@ -72,10 +91,16 @@ class Record:
     source: str = ""
     generation: int = 0
     formatted: str = ""
+    namespace: str = ""
+    claim: str = ""
     nodes: tuple[Publication, ...] = ()
 
-    def encode(self, version: str = VERSION) -> str:
-        """The comment's text. An older version leaves out what it has no words for."""
+    def encode(self, version: str = "") -> str:
+        """The comment's text, of the oldest version since the second that has words for it.
+
+        One that is asked for leaves out what it has no words for.
+        """
+        version = version or (VERSION if self.namespace or self.claim else _NAMELESS)
         nodes = ",".join(
             f"{_quote(entry.node)}:{entry.mode.value}{'r' if entry.readonly else 'w'}"
             for entry in sorted(self.nodes)
@@ -89,6 +114,8 @@ class Record:
             "source": _quote(self.source),
             "generation": str(self.generation),
             "formatted": _quote(self.formatted),
+            "namespace": _quote(self.namespace),
+            "claim": _quote(self.claim),
             "nodes": nodes,
         }
         return " ".join([version, *(f"{key}={values[key]}" for key in _WORDS[version])])
@@ -97,7 +124,7 @@ class Record:
     def parse(cls, text: str) -> Self | None:
         """The record in a comment, or None where there is none that we could have written.
 
-        Older versions are read as well; what is written next is the newest.
+        All versions are read; what is written next is as :meth:`encode` has it.
         """
         version, *words = text.split(" ")
         keys = _WORDS.get(version, ())
@@ -119,6 +146,8 @@ class Record:
                 source=unquote(values["source"], errors="strict"),
                 generation=int(values.get("generation", "0")),
                 formatted=unquote(values.get("formatted", ""), errors="strict"),
+                namespace=unquote(values.get("namespace", ""), errors="strict"),
+                claim=unquote(values.get("claim", ""), errors="strict"),
                 nodes=tuple(_publication(word) for word in values["nodes"].split(",") if word),
             )
         except ValueError:
@@ -134,6 +163,12 @@ class Record:
         if not file_system or self.access == BLOCK:
             return self
         return replace(self, formatted=file_system)
+
+    def made_for(self, namespace: str, claim: str) -> Self:
+        """The record with the claim's name, if Kubernetes could have given it and there is room."""
+        named = replace(self, namespace=namespace, claim=claim)
+        possible = all(_KUBERNETES.fullmatch(part) for part in (namespace, claim))
+        return named if possible and len(named.encode()) <= MAXIMUM_CLAIMED else self
 
     def publication(self, node: str) -> Publication | None:
         """This node's entry, if it has the volume."""

@@ -247,7 +247,6 @@ def delete(*, slot: str, owner: str, base_path: str) -> str:
     name_left, like = left_by(slot, owner, base_path)
     left = block(':put "file"', print_json(f"/file/print as-value proplist=name where {like}"))
     with_disk = block(
-        ":local csiPath $csiFile",
         require_users(1),
         read_comment(),
         require_owner(slot, owner),

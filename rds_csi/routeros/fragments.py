@@ -153,7 +153,9 @@ def require_ours(slot: str, owner: str, base_path: str) -> str:
     """Refuse unless the record is the owner's, or there is none and the Go driver made the disk."""
     if not is_legacy_id(slot):
         return require_owner(slot, owner)
-    adopted = when("[:len $csiText] = 0", _require_legacy_file(slot, base_path, "not-ours"))
+    base = f"{base_path}/"
+    adopted_file = _require_legacy_file("csiPath", slot, "not-ours", len(base), quote(base))
+    adopted = when("[:len $csiText] = 0", adopted_file)
     return block(require_owner(slot, owner), adopted)
 
 
@@ -191,14 +193,14 @@ def require_unmounted() -> str:
 
 
 def require_own_file(slot: str, owner: str, base_path: str) -> str:
-    """Refuse unless the file's name holds slot and owner, or is the one the Go driver gave it.
+    """Refuse unless ``csiFile``'s name holds slot and owner, or is the one the Go driver gave it.
 
     Behind :func:`left_by`.
     """
     if is_legacy_id(slot):
         begin = f"[:pick $csiOld 0 {len(base_path) + 1}]"
-        return _require_legacy_file(slot, base_path, "foreign-file", begin=begin)
-    return _require_end(f"/{slot}-{owner_tag(owner)}.img", "foreign-file")
+        return _require_legacy_file("csiFile", slot, "foreign-file", len(base_path) + 1, begin)
+    return _require_end("csiFile", f"/{slot}-{owner_tag(owner)}.img", "foreign-file")
 
 
 def users_of_file() -> str:
@@ -278,16 +280,16 @@ def _address(slot: str) -> str:
     return f"127.{digest[0]}.{digest[1]}.{digest[2]}"
 
 
-def _require_legacy_file(slot: str, base_path: str, reason: str, *, begin: str = "") -> str:
-    base = f"{base_path}/"
+def _require_legacy_file(variable: str, slot: str, reason: str, length: int, begin: str) -> str:
+    """Refuse unless the path begins, for ``length``, as the expression and ends as for the slot."""
     return block(
-        when(f"[:pick $csiPath 0 {len(base)}] != {begin or quote(base)}", refuse(reason)),
-        _require_end(f"/{slot}.img", reason),
+        when(f"[:pick ${variable} 0 {length}] != {begin}", refuse(reason)),
+        _require_end(variable, f"/{slot}.img", reason),
     )
 
 
-def _require_end(end: str, reason: str) -> str:
-    return when(f"{_last('csiPath', len(end))} != {quote(end)}", refuse(reason))
+def _require_end(variable: str, end: str, reason: str) -> str:
+    return when(f"{_last(variable, len(end))} != {quote(end)}", refuse(reason))
 
 
 def _last(variable: str, length: int) -> str:

@@ -61,6 +61,26 @@ class TestLife:
         assert rds.slots() == []
         assert rds.files() == []
 
+    async def test_the_claim_is_readable_on_the_rds_through_the_whole_life(
+        self, rds: Rds, controller: Controller
+    ) -> None:
+        told = {
+            "csi.storage.k8s.io/pv/name": "pvc-one",
+            "csi.storage.k8s.io/pvc/namespace": "shop",
+            "csi.storage.k8s.io/pvc/name": "data-postgres-0",
+        }
+        volume = await create(controller, parameters=told)
+        assert " namespace=shop claim=data-postgres-0 " in rds.disk(volume.volume_id).comment
+        # The same one, also where nobody tells of the claim any more.
+        assert await create(rds.controller()) == volume
+        await publish(controller, volume)
+        await unpublish(rds.controller(), volume)
+        await expand(controller, volume.volume_id, 128 * MIB)
+        assert " namespace=shop claim=data-postgres-0 " in rds.disk(volume.volume_id).comment
+        assert [each.volume_id for each in await listed(controller)] == [volume.volume_id]
+        await delete(controller, volume.volume_id)
+        assert rds.slots() == rds.files() == []
+
     async def test_volumes_follow_an_rds_that_moves_unless_their_class_names_the_address(
         self, rds: Rds, controller: Controller
     ) -> None:

@@ -309,7 +309,7 @@ async def test_a_volume_that_the_first_version_published_is_not_deleted(
 
 
 async def test_a_newer_record_is_not_ours_to_touch(rds: Rds, disks: Disks) -> None:
-    newer = record().encode().replace("rds-csi/2", "rds-csi/3")
+    newer = record().encode().replace("rds-csi/2", "rds-csi/4")
     await create(disks)
     await rds.simulator.run(f'/disk/set {SLOT} comment="{newer}"')
     before = rds.disk(SLOT)

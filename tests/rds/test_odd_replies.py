@@ -206,7 +206,7 @@ def test_no_disk_at_all(genuine: list[str], items: str) -> None:
 
 
 @pytest.mark.parametrize("cut", [30, 60])
-@pytest.mark.parametrize("version", ["rds-csi/1", "rds-csi/2", "rds-csi/9"])
+@pytest.mark.parametrize("version", ["rds-csi/1", "rds-csi/2", "rds-csi/3", "rds-csi/9"])
 def test_an_odd_record_of_ours_on_a_disk_that_existed(
     genuine: list[str], version: str, cut: int
 ) -> None:

@@ -119,10 +119,12 @@ async def test_a_line_of_yesterday_removes_nothing_that_is_used_by_now(
 
 
 async def test_for_people(rds: Rds) -> None:
-    volume = await create(rds.controller(), "pvc-one")
+    claim = {"csi.storage.k8s.io/pvc/namespace": "shop", "csi.storage.k8s.io/pvc/name": "data-0"}
+    volume = await create(rds.controller(), "pvc-one", parameters=claim)
     done = await command(rds, "--orphans")
     assert done.exit_code == 0, done.output
     assert volume.volume_id in done.output
+    assert "shop/data-0" in done.output
     assert "Nothing without an owner was found." in done.output
 
 

@@ -1,6 +1,7 @@
 """``rds-csi volumes`` as a person and a program see it; the command whole: tests/rds."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -29,6 +30,15 @@ def test_a_row_says_who_has_it_and_for_which_claim() -> None:
     assert "shop/data" in text
     assert "1 volume, 1.0 GiB" in text
     assert "CLAIM" not in shown(Report([Row.of(disk(A, NODE), None)]))
+
+
+def test_without_the_cluster_the_record_says_for_which_claim_it_was_made() -> None:
+    made = disk(A, NODE)
+    assert made.record is not None
+    named = replace(made, record=made.record.made_for("shop", "data-0"))
+    assert "shop/data-0" in shown(Report([Row.of(named, None)]))
+    # What it is bound to now is what Kubernetes says.
+    assert Row.of(named, cluster(A)).claim == "shop/data"
 
 
 def test_what_is_wrong_is_said_below_the_table() -> None:

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from rds_csi.errors import Code, InvalidParameter
 from rds_csi.model.contexts import connection_context
-from rds_csi.model.parameters import KEYS, ConnectionConfig, VolumeParameters
+from rds_csi.model.parameters import KEYS, ConnectionConfig, VolumeParameters, claim_of
 from rds_csi.model.volume import volume_id
 
 NQN = f"nqn.2000-02.com.mikrotik:{volume_id('v')}"
@@ -95,7 +95,10 @@ def test_an_unknown_key_is_answered_with_the_known_ones() -> None:
 
 
 def test_kubernetes_own_keys_pass() -> None:
-    found = VolumeParameters.parse({"csi.storage.k8s.io/pvc/name": "data"})
+    told = {"csi.storage.k8s.io/pvc/name": "data", "csi.storage.k8s.io/pvc/namespace": "shop"}
+    assert claim_of(told) == ("shop", "data")
+    assert claim_of({}) == ("", "")
+    found = VolumeParameters.parse(told)
     assert found == VolumeParameters()
 
 

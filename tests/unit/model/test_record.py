@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from rds_csi.model.access import AccessMode
 from rds_csi.model.record import Publication, Record, owner_prefixes, owner_tag
 
-VERSIONS = ("rds-csi/1", "rds-csi/2")
+VERSIONS = ("rds-csi/1", "rds-csi/2", "rds-csi/3")
 HEAD = "owner= name= created=1 access= fencing=0 source="
 texts = st.text(max_size=40)
 publications = st.builds(
@@ -26,6 +26,8 @@ records = st.builds(
     source=texts,
     generation=st.integers(0, 2**40),
     formatted=st.sampled_from(["ext4", "xfs", ""]),
+    namespace=texts,
+    claim=texts,
     nodes=st.lists(publications, max_size=4, unique_by=lambda entry: entry.node).map(
         lambda found: tuple(sorted(found))
     ),
@@ -61,7 +63,7 @@ def test_the_beginnings_of_all_versions_are_equally_long(owner: str) -> None:
 @given(records)
 def test_a_record_of_the_first_version_is_read_and_written_as_the_second(record: Record) -> None:
     old = Record.parse(record.encode("rds-csi/1"))
-    assert old == replace(record, generation=0, formatted="")
+    assert old == replace(record, generation=0, formatted="", namespace="", claim="")
     assert old.encode().startswith("rds-csi/2 ")
     assert Record.parse(old.encode()) == old
 
@@ -90,6 +92,8 @@ def test_a_damaged_record_is_none_or_says_something_else(
         "rds-csi/0 owner=a name=b created=1 access=ext4 fencing=0 source= nodes=",
         "rds-csi/2 owner=a name=b created=1 access=ext4 fencing=0 source= nodes=",
         f"rds-csi/3 {HEAD} generation=0 formatted= nodes=",
+        f"rds-csi/4 {HEAD} generation=0 formatted= nodes=",
+        f"rds-csi/2 {HEAD} generation=0 formatted= namespace=a claim=b nodes=",
         f"rds-csi/1 {HEAD} generation=0 formatted= nodes=",
         f"rds-csi/2 {HEAD} generation=x formatted= nodes=",
         f"rds-csi/2 {HEAD} generation= formatted= nodes=",
@@ -122,6 +126,41 @@ def test_nodes_come_and_go() -> None:
     assert both.without_node("one").nodes == (two,)
     assert both.without_node("three") == both
     assert both.without_node("").nodes == ()
+
+
+def test_a_claim_is_readable_and_only_what_has_one_needs_the_third_version() -> None:
+    """A driver of the version before goes on with every volume that it can know."""
+    record = Record(owner="d/c", name="pvc-1", created=1, access="ext4")
+    text = record.made_for("shop", "data-postgres-0").encode()
+    assert text == (
+        "rds-csi/3 owner=d%2Fc name=pvc-1 namespace=shop claim=data-postgres-0 created=1 "
+        "access=ext4 fencing=0 source= generation=0 formatted= nodes="
+    )
+    assert record.encode().startswith("rds-csi/2 ")
+    nameless = Record.parse(record.encode("rds-csi/3"))
+    assert nameless == record
+    assert nameless.encode().startswith("rds-csi/2 ")
+
+
+@pytest.mark.parametrize(
+    ("namespace", "claim"),
+    [("", ""), ("shop", ""), ("", "data"), ("Shop", "data"), ("shop", "da ta"), ("shop", "$x")],
+)
+def test_what_is_no_name_of_kubernetes_is_left_out(namespace: str, claim: str) -> None:
+    record = Record(owner="d/c", name="v", created=1, access="ext4")
+    assert record.made_for(namespace, claim) == record
+
+
+def test_the_longest_names_of_kubernetes_have_room_and_no_name_costs_a_volume() -> None:
+    longest = "n" * 63, "c" * 253
+    usual = Record(
+        owner="csi.rds-csi.io/" + "c" * 64, name="pvc-" + "0" * 36, created=10**10, access=""
+    )
+    assert usual.made_for(*longest).claim == longest[1]
+    odd = replace(usual, name="%" * 128)
+    assert odd.made_for(*longest) == odd
+    assert odd.made_for("a", "b").claim == "b"
+    assert usual.made_for("a", "c" * 254) == usual
 
 
 def test_the_tag_of_a_file_tells_owners_apart() -> None:

@@ -162,7 +162,7 @@ class TestOwnership:
         script = Script(fragments.require_own_file(slot, OWNER, BASE))
         end = f"/{slot}{tag}.img"
         assert script.texts[-2:] == [end, "csi-refused foreign-file"]
-        last = f"[:pick $csiPath ([:len $csiPath] - {len(end)}) [:len $csiPath]]"
+        last = f"[:pick $csiFile ([:len $csiFile] - {len(end)}) [:len $csiFile]]"
         assert f'{last} != ""' in script.code
 
     def test_a_published_volume_is_known_by_the_end_of_its_record(self) -> None:

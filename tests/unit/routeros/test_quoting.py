@@ -151,6 +151,17 @@ def longest(nodes: int) -> dict[str, int]:
             record=record.without_node(""),
             reserve=2**40,
         ),
+        "create for a claim": commands.create(
+            slot=slot,
+            size=2**44,
+            file_path=path,
+            nqn=nqn,
+            port=65535,
+            record=Record(
+                owner=record.owner, name="pvc-" + "0" * 36, created=10**10, access="block"
+            ).made_for("n" * 63, "c" * 253),
+            reserve=2**40,
+        ),
         "change": commands.change(
             slot=slot,
             expected=record.encode(),
