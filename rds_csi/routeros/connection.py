@@ -139,6 +139,12 @@ class Connection:
         self._delays.reset()
         self.connects += 1
         log.info("connected to the RDS", host=host, version=self.system.version)
+        if not self.system.patched:
+            log.warning(
+                "RouterOS lacks security fixes: upgrade to 7.23.4, or 7.24.2 or later",
+                host=host,
+                version=self.system.version,
+            )
         return ssh
 
     async def _login(self) -> asyncssh.SSHClientConnection:

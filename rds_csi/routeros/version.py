@@ -10,6 +10,12 @@ from rds_csi.routeros.reply import Reply, as_text
 MINIMUM: Final = (7, 21)
 """The first version whose exports have a settable NQN (``nvme-tcp-server-nqn``)."""
 
+_FIXED: Final = ((7, 23, 4), (7, 24, 0), (7, 24, 2))
+"""The fixes came with the first on its branch, and with the last on that of the second."""
+
+_EARLY: Final = re.compile(r"7\.25beta[12](?!\d)")
+"""Of the branch that the third beta brought them to."""
+
 _VERSION: Final = re.compile(r"(\d{1,4})\.(\d{1,4})(?:\.(\d{1,4}))?(?![\d.])")
 
 _UPTIME: Final = re.compile(
@@ -30,6 +36,11 @@ class System:
     board: str
     uptime: int | None = None
     boots: tuple[str, ...] = ()
+
+    @property
+    def patched(self) -> bool:
+        """Whether it has the security fixes: :func:`has_security_fixes`."""
+        return has_security_fixes(self.version)
 
 
 def read_system(reply: Reply) -> System:
@@ -70,6 +81,17 @@ def parse_version(text: str) -> tuple[int, int, int] | None:
     return (int(match[1]), int(match[2]), int(match[3] or 0)) if match else None
 
 
+def has_security_fixes(text: str) -> bool:
+    """Whether a version has the fixes of CVE-2026-67276, -67277, -67279 and -86060.
+
+    With the first and the last of them anybody who knows an authorised RSA public key can log in,
+    with more rights than the key's user; both are exploited. A version that cannot be read has not.
+    """
+    version = parse_version(text) or (0, 0, 0)
+    first, second, last = _FIXED
+    return not (version < first or second <= version < last or _EARLY.match(text.strip()))
+
+
 def require_supported(system: System) -> System:
     """Itself; raises :class:`UnsupportedRouterOS` for a version too old, or none at all."""
     version = parse_version(system.version)
@@ -77,6 +99,6 @@ def require_supported(system: System) -> System:
         raise UnsupportedRouterOS(
             f"RouterOS {system.version or '(no version)'} on {system.board or 'the RDS'} "
             "is not supported: before 7.21 an export's NQN cannot be set",
-            advice="upgrade RouterOS; 7.23.4 or 7.24.2 and later have the SSH security fixes too",
+            advice="upgrade RouterOS to 7.23.4, or 7.24.2 or later, for their security fixes",
         )
     return system

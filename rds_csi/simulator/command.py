@@ -225,7 +225,7 @@ _PATH: Final = click.Path(path_type=Path)
 @click.option(
     "--version",
     callback=checked(parse_version),
-    default="7.24",
+    default="7.24.2",
     show_default=True,
     help="RouterOS version.",
 )

@@ -51,7 +51,7 @@ class Simulator:
         root: Path | None = None,
         *,
         pools: Mapping[str, int] = DEFAULT_POOLS,
-        version: str = "7.24",
+        version: str = "7.24.2",
         address: str = "127.0.0.1",
         port: int = 0,
         export: Literal["none", "nvmet"] | Exporter = "none",

@@ -47,6 +47,10 @@ class RdsSystem(Protocol):
     def board(self) -> str:
         """The device."""
 
+    @property
+    def patched(self) -> bool:
+        """Whether RouterOS has the security fixes."""
+
 
 class SshSession(Protocol):
     """The link to the RDS: :class:`rds_csi.routeros.Session`. Nothing here may wait."""
@@ -121,9 +125,15 @@ class ControllerMetrics:
             info = GaugeMetricFamily(
                 "rds_csi_rds_info", "What the RDS says it is.", labels=["version", "board"]
             )
+            patched = GaugeMetricFamily(
+                "rds_csi_rds_patched",
+                "Whether RouterOS has the security fixes of 7.23.4 and 7.24.2.",
+            )
             if session.system is not None:
                 info.add_metric([session.system.version, session.system.board], 1)
+                patched.add_metric([], session.system.patched)
             yield info
+            yield patched
 
         self._registry.register(Read(collect))
 

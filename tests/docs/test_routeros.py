@@ -129,6 +129,28 @@ async def test_the_driver_lives_with_what_the_page_grants(
     assert rds.slots() == []
 
 
+async def test_the_data_ports_rules_decide_before_a_default_configuration(
+    rds: Rds, administrator: Administrator
+) -> None:
+    for rule in (
+        'action=accept in-interface=bridge comment="defconf: accept from LAN"',
+        'action=drop comment="defconf: drop all not coming from LAN"',
+    ):
+        assert await rds.simulator.run(f"/ip/firewall/filter/add chain=input {rule}") == ""
+    await administrator.set_up()
+    said = await rds.simulator.run(
+        ":foreach each in=[/ip/firewall/filter/find] do={"
+        ':put ([/ip/firewall/filter/get $each comment] . ", " . '
+        "[/ip/firewall/filter/get $each action])}"
+    )
+    assert said.splitlines() == [
+        "rds-csi: nodes, accept",
+        "rds-csi: nobody else, drop",
+        "defconf: accept from LAN, accept",
+        "defconf: drop all not coming from LAN, drop",
+    ]
+
+
 async def test_before_the_page_is_followed_nobody_may_log_in(rds: Rds) -> None:
     with pytest.raises(NotAuthorised, match="does not accept the key of user"):
         await a_life(rds.controller())

@@ -129,7 +129,7 @@ async def test_an_old_version(doctor: Doctor, version: str) -> None:
 )
 async def test_versions_without_the_ssh_fixes(doctor: Doctor, version: str, *, fixed: bool) -> None:
     doctor.rds.simulator.set_version(version)
-    expected = {} if fixed else {"RouterOS version": Status.WARNING}
+    expected = {} if fixed else {"RouterOS version": Status.FAILED}
     assert statuses(await doctor.examine()) == expected
 
 

@@ -77,7 +77,7 @@ async def test_pool_and_link(rds: Rds, tmp_path: Path) -> None:
         assert seen["rds_csi_ssh_connected"] == "1.0"
         assert seen['rds_csi_ssh_commands_total{outcome="ok"}'] == "1.0"
         (info,) = [sample for sample in seen if sample.startswith("rds_csi_rds_info")]
-        assert 'version="7.24 (stable)"' in info
+        assert 'version="7.24.2 (stable)"' in info
 
 
 async def test_a_scrape_does_not_wait_for_an_rds_that_hangs(rds: Rds, tmp_path: Path) -> None:

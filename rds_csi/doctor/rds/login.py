@@ -5,7 +5,6 @@ Proven in ``tests/rds/test_doctor.py``.
 
 import asyncio
 from dataclasses import replace
-from typing import Final
 
 import asyncssh
 
@@ -21,10 +20,6 @@ from rds_csi.errors import (
 )
 from rds_csi.routeros import Disks, Session, SessionSettings, System
 from rds_csi.routeros.settings import client_key, need_no_local_user, trusted_keys
-from rds_csi.routeros.version import parse_version
-
-_SAFE: Final = ((7, 23, 4), (7, 24, 0), (7, 24, 2))
-"""The SSH fixes came with the first on its branch, and with the last on that of the second."""
 
 
 async def connect(checks: Checks, controller: ControllerConfig) -> Session | None:
@@ -120,11 +115,11 @@ def _host_key(checks: Checks, controller: ControllerConfig) -> None:
 
 def _check_version(checks: Checks, system: System) -> None:
     name, text = "RouterOS version", f"{system.version} on {system.board or 'an unnamed board'}"
-    version = parse_version(system.version) or (0, 0, 0)
-    first, second, last = _SAFE
-    if version < first or second <= version < last:
-        checks.warn(
-            name, f"{text}: lacks fixes of its SSH server", "upgrade to 7.23.4 or 7.24.2 or later"
-        )
-    else:
+    if system.patched:
         checks.ok(name, text)
+    else:
+        checks.fail(
+            name,
+            f"{text}: lacks the fixes of CVE-2026-67276 and CVE-2026-86060, by which others log in",
+            "upgrade to 7.23.4, or 7.24.2 or later; until then only Ed25519 keys for every user",
+        )

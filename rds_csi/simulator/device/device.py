@@ -25,7 +25,7 @@ class Settings:
     """What kind of device this is."""
 
     version: Version = (7, 24)
-    version_text: str = "7.24 (stable)"
+    version_text: str = "7.24.2 (stable)"
     board: str = "RDS2216-2XG-4S+4XS-2XQ"
     rose_storage: bool = True
     """Whether the rose-storage package is there; without it the NVMe/TCP properties are unknown."""

@@ -19,6 +19,7 @@ from rds_csi.simulator.device.texts import (
     ALREADY_EXISTS,
     BAD_KEY,
     NO_SUCH_FILE,
+    NO_SUCH_ITEM,
     bad_enum,
     bad_value,
 )
@@ -143,6 +144,21 @@ class StoredMenu(Table):
         """Remove items; an empty ``[find]`` succeeds."""
         for item in self._chosen(call):
             self._items.remove(item)
+        self._device.store.dirty = True
+        return None
+
+    async def do_move(self, call: Call) -> Value:
+        """Put items, in their order, before the one at a place (``/ip/firewall/filter``)."""
+        chosen = self._chosen(call)
+        try:
+            place = int(text_of(call.arguments.get("destination", "")))
+        except ValueError:
+            raise RuntimeFault(bad_value("destination"), argument="destination") from None
+        if chosen and not 0 <= place < len(self._items):
+            raise RuntimeFault(NO_SUCH_ITEM)
+        before = [item for item in self._items[:place] if item not in chosen]
+        behind = [item for item in self._items[place:] if item not in chosen]
+        self._items[:] = [*before, *chosen, *behind]
         self._device.store.dirty = True
         return None
 
@@ -280,6 +296,7 @@ RULES: Final = Kind(
         _DISABLED,
     ),
     name="",
+    extra=(Verb("move", values("numbers", "destination"), unnamed=("numbers", "destination")),),
     check=_check_rule,
 )
 KINDS: Final = (GROUPS, USERS, KEYS, SERVICES, RULES)

@@ -38,6 +38,30 @@ async def test_what_is_wrong_is_refused(rds: Simulator, line: str, said: str) ->
     assert said in await rds.run(line)
 
 
+async def test_rules_have_an_order(rds: Simulator) -> None:
+    menu = "/ip/firewall/filter"
+    for number in range(4):
+        assert await rds.run(f"{menu}/add chain=input comment={number}") == ""
+
+    async def order() -> str:
+        query = f":foreach each in=[{menu}/find] do={{:put [{menu}/get $each comment]}}"
+        return "".join((await rds.run(query)).split())
+
+    for words, after in (
+        ("[find where comment=3] destination=0", "3012"),
+        ("[find where comment=0] 0", "0312"),
+        ("[find where comment=3 or comment=2] destination=0", "3201"),
+        ("[find where comment=3] destination=2", "2301"),
+        ("[find where comment=9] destination=7", "2301"),
+    ):
+        assert await rds.run(f"{menu}/move {words}") == ""
+        assert await order() == after, words
+    assert "no such item" in await rds.run(f"{menu}/move [find where comment=3] destination=4")
+    assert "destination" in await rds.run(f"{menu}/move [find where comment=3] destination=x")
+    await rds.reboot()
+    assert await order() == "2301"
+
+
 async def test_an_ecdsa_key_is_refused(rds: Simulator) -> None:
     public = asyncssh.generate_private_key("ecdsa-sha2-nistp256").export_public_key().decode()
     said = await rds.run(f'/user/ssh-keys/add user=admin key="{public.strip()}"')

@@ -1,5 +1,7 @@
 """What has no owner is told, with lines for a person; what has one is not."""
 
+from dataclasses import replace
+
 from rds_csi.cli.orphans import Orphan, find
 from rds_csi.kubernetes.objects import Cluster, PersistentVolume
 from rds_csi.model.access import AccessMode
@@ -58,6 +60,14 @@ def test_a_volume_that_no_persistent_volume_names() -> None:
         by_hand.remove_disk(disk()),
         by_hand.remove_file(disk().file_path),
     )
+    assert "claim" not in orphan.why
+
+
+def test_a_volume_that_was_kept_says_whose_it_was() -> None:
+    left = disk()
+    assert left.record is not None
+    named = replace(left, record=left.record.made_for("shop", "data-0"))
+    assert "made for the claim shop/data-0" in only(find([named], [], "prod", cluster())).why
 
 
 def test_no_line_removes_what_a_node_has() -> None:

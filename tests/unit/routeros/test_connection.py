@@ -6,6 +6,7 @@ import random
 from pathlib import Path
 
 import pytest
+from structlog.testing import capture_logs
 
 from rds_csi.errors import (
     NotAuthorised,
@@ -26,6 +27,20 @@ async def test_it_reconnects_on_demand(tmp_path: Path) -> None:
         await session.execute("y")
         assert session.statistics.connects == 2
         assert rds.greetings == 2
+        await session.close()
+
+
+@pytest.mark.parametrize(("version", "warned"), [("7.24.1", True), ("7.24.2", False)])
+async def test_a_version_with_known_holes_is_used_and_told_of(
+    tmp_path: Path, *, version: str, warned: bool
+) -> None:
+    async with FakeRds(tmp_path) as rds:
+        rds.version = f'[{{"board-name":"RDS2216","version":"{version} (stable)"}}]'
+        session = Session(rds.settings())
+        with capture_logs() as log:
+            await session.execute("x")
+        found = [each for each in log if "lacks security fixes" in each["event"]]
+        assert [each["log_level"] for each in found] == ["warning"] * warned
         await session.close()
 
 

@@ -41,6 +41,19 @@ def test_too_old_or_unknown_is_refused_naming_the_version_and_why(text: str) -> 
     assert text in str(caught.value)
 
 
+@pytest.mark.parametrize(
+    ("text", "fixed"),
+    [
+        *(("7.21", False), ("7.23.3 (stable)", False), ("7.23.4 (long-term)", True)),
+        *(("7.23.10", True), ("7.24 (stable)", False), ("7.24.1", False), ("7.24.2", True)),
+        *(("7.25beta1", False), ("7.25beta2 (testing)", False), ("7.25beta3", True)),
+        *(("7.25beta10", True), ("7.25", True), ("8.0", True), ("", False), ("soon", False)),
+    ],
+)
+def test_the_security_floor(text: str, fixed: bool) -> None:
+    assert System(version=text, board="b").patched == fixed
+
+
 def test_the_system_is_read_from_a_list_or_a_lone_object() -> None:
     for text in ('[{"version":"7.24","board-name":"b"}]', '{"version":"7.24","board-name":"b"}'):
         assert read_system(Reply(("system", text))) == System(version="7.24", board="b")

@@ -98,8 +98,11 @@ async def test_who_answers(tmp_path, value):
     async with FakeRds(tmp_path) as rds:
         session = value.session(rds)
         assert value("rds_info", **labels) is None
+        assert value("rds_patched") is None, "before it was asked nobody knows"
         await session.execute("x")
         assert value("rds_info", **labels) == 1
+        # 7.23.2 has none of the fixes.
+        assert value("rds_patched") == 0
         await session.close()
 
 
