@@ -51,7 +51,7 @@ class Layer:
         found = self._maps.find(volume, identity.generation)
         if found is not None and self._uses.of([Front.of_map(found)]):
             front = Front.of_map(found)
-            self.led(front, namespace, volume=volume)
+            await self.led(front, namespace, volume=volume)
             return front
         if found is not None:
             found = await self._cleared(nqn, found, namespace)
@@ -75,7 +75,8 @@ class Layer:
         try:
             await self._maps.remove(found)
         except VolumeInUse:
-            if Front.of_map(found).leads_to(namespace) and found.size == namespace.size:
+            leads = await self._leads(Front.of_map(found), namespace)
+            if leads and found.size == namespace.size:
                 return found
             device = self._volumes.device(nqn, Front.bare(namespace))
             return await self._maps.reload(found, device, namespace.size // SECTOR)
@@ -85,17 +86,29 @@ class Layer:
         """Whether the volume has a map here, of whichever generation."""
         return bool(self._maps.of(volume))
 
-    def stands(self, wanted: Stage, front: Front, namespace: Namespace | None) -> bool:
+    async def stands(self, wanted: Stage, front: Front, namespace: Namespace | None) -> bool:
         """Whether a raw block volume that is staged needs nothing done for its map."""
         if front.map is not None:
-            return front.leads_to(namespace)
+            return await self._leads(front, namespace)
         return not wanted.path_layer or bool(self._uses.of([front]))
 
-    def led(self, front: Front, namespace: Namespace | None, *, volume: str) -> Namespace:
+    async def led(self, front: Front, namespace: Namespace | None, *, volume: str) -> Namespace:
         """The namespace, if the front leads to it and nothing else; else :class:`Unavailable`."""
-        if namespace is None or not front.leads_to(namespace):
+        if namespace is None or not await self._leads(front, namespace):
             raise _waiting(front, volume)
         return namespace
+
+    async def _leads(self, front: Front, namespace: Namespace | None) -> bool:
+        """Whether it is the namespace, or its map's table in use leads there and nowhere else.
+
+        sysfs alone does not tell: it shows the devices of a table, too, that somebody who was
+        killed has loaded and not swapped in.
+        """
+        if namespace is None or not front.leads_to(namespace):
+            return False
+        if front.map is None:
+            return True
+        return (await self._maps.table(front.map)).paths == (namespace.devno,)
 
     async def require_ending(self, mounted: Sequence[Mount], *, volume: str) -> None:
         """Raise :class:`Unavailable` where an unmount would wait for a device without end.
@@ -105,7 +118,7 @@ class Layer:
         for found in self._maps.of(volume):
             if not any(mount.devno == found.devno for mount in mounted):
                 continue
-            works = bool(found.paths) and (await self._maps.status(found)).works
+            works = bool(found.paths) and (await self._maps.status(found)).works(found.paths)
             if not works and (await self._maps.table(found)).waits:
                 raise _waiting(Front.of_map(found), volume)
 
@@ -115,7 +128,7 @@ class Layer:
             return Front.bare(namespace)
         if namespace.size <= front.size:
             return front
-        self.led(front, namespace, volume=volume)
+        await self.led(front, namespace, volume=volume)
         device = self._volumes.device(nqn, Front.bare(namespace))
         log.info("widening a map", volume=volume, size=namespace.size, was=front.size)
         wide = await self._maps.reload(front.map, device, namespace.size // SECTOR)

@@ -85,7 +85,7 @@ class Publisher:
                 # Connected by the name of an older hand-over, perhaps.
                 await self._handovers.require(wanted.volume, wanted.generation, found)
             raise FailedPrecondition("it is not staged: not connected", volume=wanted.volume)
-        self._layer.led(front, namespace, volume=wanted.volume)
+        await self._layer.led(front, namespace, volume=wanted.volume)
         device = self._volumes.device(nqn, front)
         if wanted.block:
             self._require_block(wanted, device)

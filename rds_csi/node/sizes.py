@@ -113,7 +113,7 @@ class Inspector:
             nqn, namespace, front = self._found(volume)
         if front is None:
             raise NotGrown("it went away meanwhile", volume=volume)
-        namespace = self._led(front, namespace, volume)
+        namespace = await self._led(front, namespace, volume)
         before = namespace.devno
         try:
             namespace = await self._grown(nqn, capacity.required, volume)
@@ -187,10 +187,10 @@ class Inspector:
             ):
                 return
 
-    def _led(self, front: Front, namespace: Namespace | None, volume: str) -> Namespace:
+    async def _led(self, front: Front, namespace: Namespace | None, volume: str) -> Namespace:
         """The namespace; :class:`NotGrown` while the volume's map does not lead to it."""
         try:
-            return self._layer.led(front, namespace, volume=volume)
+            return await self._layer.led(front, namespace, volume=volume)
         except Unavailable as error:
             raise NotGrown(error.what, volume=volume, advice=error.advice) from error
 

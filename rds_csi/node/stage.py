@@ -141,7 +141,7 @@ class Stager:
         if wanted.capability.access_type == "block":
             if front is None or before is None or not before.staged:
                 return False
-            if not self._layer.stands(wanted, front, namespace):
+            if not await self._layer.stands(wanted, front, namespace):
                 return False
             if before.targets and before.read_only != wanted.read_only:
                 raise VolumeMismatch(
@@ -155,7 +155,7 @@ class Stager:
             return False
         if front is not None and mounted[-1].devno == front.devno:
             _require_same_mount(wanted, before, mounted[-1])
-            self._layer.led(front, namespace, volume=wanted.volume)
+            await self._layer.led(front, namespace, volume=wanted.volume)
             return True
         if self._devices.exists(mounted[-1].devno):
             raise VolumeMismatch(

@@ -59,7 +59,7 @@ class Seen:
         """Whether a path that works leads to a device of a live connection."""
         if self.map.suspended or self.status is None:
             return False
-        return any(path.active and path.device in self.devices for path in self.status.paths)
+        return self.status.works(self.devices)
 
 
 def judge(seen: Seen, addresses: Collection[str]) -> tuple[Way, str]:

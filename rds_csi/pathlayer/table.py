@@ -7,6 +7,7 @@ Sources: the kernel's ``drivers/md/dm-mpath.c`` (``multipath_ctr``, ``multipath_
 """
 
 import re
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Final, Self
 
@@ -110,10 +111,13 @@ class Status:
     sectors: int
     paths: tuple[PathStatus, ...]
 
-    @property
-    def works(self) -> bool:
-        """Whether there is a path to which I/O goes."""
-        return any(path.active for path in self.paths)
+    def works(self, devices: Collection[DeviceNumber]) -> bool:
+        """Whether I/O goes to one of these devices.
+
+        Ask for those that are known to be there: a path to one that the kernel gave up is called
+        active until I/O meets it.
+        """
+        return any(path.active and path.device in devices for path in self.paths)
 
     @classmethod
     def parse(cls, text: str) -> Self:

@@ -129,7 +129,8 @@ class FakeKernel:
         if target.nqn not in self.connections:
             self._plug(target.nqn)
         found = self.find(target.nqn)
-        assert found is not None
+        if found is None:
+            raise ConnectFailed("its device did not appear", volume=volume)
         await self.steps.boundary("after connect")
         return found
 

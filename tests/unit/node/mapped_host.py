@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from rds_csi.errors import ConnectFailed, FailedPrecondition, OperationPending
+from rds_csi.filesystem import probe
 from rds_csi.model.contexts import Target
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.model.volume import MIB
@@ -150,7 +151,8 @@ class MappedHost(FakeHost):
     async def disconnect(self, nqn: str, *, volume: str = "") -> None:
         if nqn in self.without_namespace:
             await self.steps.boundary("before disconnect")
-            self.unplug(nqn)
+            if nqn in self.connections:
+                self.unplug(nqn)
             await self.steps.boundary("after disconnect")
             return
         await super().disconnect(nqn, volume=volume)
@@ -188,6 +190,8 @@ class MappedHost(FakeHost):
     def _quick_program(self, words: tuple[str, ...]) -> Result:
         if words[:2] != ("probe", "superblock"):
             return super()._quick_program(words)
+        if self._is_gone(words[-1]):  # given up while it was held open
+            return Result(probe.ERROR, "", "[Errno 5] Input/output error\n")
         told = json.loads(self._inspect(self.connection(words[-1])).stdout or "null")
         return Result(0, json.dumps(told and told["superblock"]), "")
 

@@ -118,7 +118,7 @@ async def test_repeats_change_nothing(host: FakeHost, fs_type: str, block: bool)
     await calls.stage()
     await calls.publish()
     assert (uses(host), the_map(host)) == before
-    assert dmsetup(host) == []
+    assert set(dmsetup(host)) == {"table"}, "more than a look"
 
 
 @kinds

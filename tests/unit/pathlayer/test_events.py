@@ -81,4 +81,4 @@ async def test_the_status_of_all_maps_comes_by_name(tmp_path: Path) -> None:
     found = await statuses(node)
     assert found == {made.identity.uuid: await node.maps.status(made)}
     node.mapper.lose((259, 3))
-    assert not (await statuses(node))[made.identity.uuid].works
+    assert not (await statuses(node))[made.identity.uuid].works(made.paths)

@@ -63,7 +63,7 @@ async def test_a_map_is_made_and_found(node: Node) -> None:
     assert node.maps.find(VOLUME, 2) is None
     assert node.maps.find(OTHER) is None
     assert await node.maps.table(made) == (await node.maps.table(made))
-    assert (await node.maps.status(made)).works
+    assert (await node.maps.status(made)).works(made.paths)
 
 
 async def test_it_is_made_once(node: Node) -> None:
@@ -135,7 +135,7 @@ async def test_a_map_is_led_to_the_device_that_came_back(node: Node) -> None:
     lost = node.maps.find(VOLUME)
     assert lost is not None
     assert lost.paths == ()
-    assert not (await node.maps.status(lost)).works
+    assert not (await node.maps.status(lost)).works(made.paths)
     back = node.plug(4, nqn(VOLUME))
     led = await node.maps.reload(lost, back, 2 * SECTORS)
     assert (led.paths, led.size) == (((259, 4),), 2 * SIZE)

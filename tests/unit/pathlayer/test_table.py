@@ -103,16 +103,19 @@ def test_no_table_is_made_that_the_kernel_would_take_for_another() -> None:
 
 def test_the_status_tells_which_path_works() -> None:
     working = Status.parse("0 131072 multipath 2 1 0 0 1 1 E 0 1 0 7:0 A 1 ")
-    assert working.works
+    assert working.works([(7, 0)])
+    assert not working.works([(7, 1)])
+    assert not working.works([])
     assert working.paths == (PathStatus(device=(7, 0), active=True, failures=1),)
     failed = Status.parse("0 131072 multipath 2 1 0 0 1 1 E 0 1 0 7:0 F 1 ")
-    assert not failed.works
-    assert not Status.parse("0 131072 multipath 2 1 0 0 0 0 ").works
+    assert not failed.works([(7, 0)])
+    assert not Status.parse("0 131072 multipath 2 1 0 0 0 0 ").works([(7, 0)])
 
 
 def test_one_of_two_paths_is_enough() -> None:
     found = Status.parse("0 8 multipath 2 0 0 0 1 1 A 0 2 0 259:1 F 3 259:4 A 0 ")
-    assert found.works
+    assert found.works([(259, 4)])
+    assert not found.works([(259, 1)])
     assert [path.active for path in found.paths] == [False, True]
 
 
