@@ -266,6 +266,7 @@ def benchmark(session: nox.Session) -> None:
     sync(session, "test", editable=False)
     session.run("python", "-P", "benchmarks/rpc.py", *session.posargs)
     session.run("python", "-m", "benchmarks.node")
+    session.run("python", "-m", "benchmarks.idle")
     session.run("python", "-m", "benchmarks.listing")
 
 
