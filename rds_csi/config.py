@@ -121,7 +121,7 @@ class ControllerConfig:
     contents never show in a ``repr``. ``rename_exports``: each hand-over gives the export a name of
     its own, so that the RDS itself refuses former holders. ``path_layer``: nodes are to keep
     volumes that the kernel gives up. ``growth`` says which volumes may grow: those that no node has
-    (``unpublished``), or ``always`` all.
+    (``unpublished``) or that have maps everywhere, or ``always`` all.
     """
 
     rds_address: str
@@ -137,6 +137,11 @@ class ControllerConfig:
     rename_exports: bool = True
     path_layer: bool = False
     growth: str = "unpublished"
+
+    @property
+    def grows_in_use(self) -> bool:
+        """Whether volumes that nodes have can grow: all, or those with maps that healers know."""
+        return self.growth == "always" or (self.path_layer and self.rename_exports)
 
     def __post_init__(self) -> None:
         """Check what can be checked without touching anything."""

@@ -132,7 +132,7 @@ controller_options = options(
         "--growth",
         type=click.Choice(["unpublished", "always"]),
         default="unpublished",
-        help="Which volumes grow: those that no node has, or those in use too.",
+        help="Which volumes grow: those that no node has or has maps of, or those in use too.",
     ),
 )
 

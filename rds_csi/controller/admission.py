@@ -35,9 +35,17 @@ def dedicate(record: Record, capability: Capability, *, volume: str) -> Record:
 
 
 def admit(
-    record: Record, node: str, capability: Capability, *, readonly: bool, volume: str
+    record: Record,
+    node: str,
+    capability: Capability,
+    *,
+    readonly: bool,
+    volume: str,
+    mapped: bool = False,
 ) -> Record:
     """The record with ``node`` added, if the nodes that have the volume leave room for it.
+
+    ``mapped``: it is told to put a map over the device.
 
     Raises :class:`MadeForOther`, :class:`VolumeMismatch` where the node has it in another way,
     :class:`VolumeInUse` naming the holders where the modes exclude each other (CSI spec,
@@ -61,7 +69,7 @@ def admit(
             volume=volume,
             advice="it is handed over when the other node has unpublished it",
         )
-    added = record.with_node(entry)
+    added = record.with_node(entry, mapped=mapped)
     if held is None and len(added.encode()) > MAXIMUM_RECORD:
         raise RecordFull(
             f"{len(others)} nodes have it, and its record has no room for node {node}",

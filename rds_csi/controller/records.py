@@ -6,6 +6,7 @@ compare-and-set; the RDS decides whether it still holds.
 
 from collections import OrderedDict
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -20,7 +21,7 @@ from rds_csi.errors import (
 )
 from rds_csi.model.host_identity import host_identity
 from rds_csi.model.record import Record
-from rds_csi.model.volume import export_nqn, is_legacy_id
+from rds_csi.model.volume import export_nqn, is_legacy_id, read_nqn
 from rds_csi.routeros import Disk, Disks
 from rds_csi.runtime.clock import Clock
 
@@ -72,7 +73,7 @@ class Records:
             disk = await self._disks.get(slot)
         for _ in range(_ATTEMPTS):
             try:
-                record = change(self._record(disk))
+                record = self._as_named(disk, change(self._record(disk)))
             except (MadeForOther, NotOurs, RecordFull, VolumeInUse, VolumeMismatch):
                 if fresh:
                     raise
@@ -138,6 +139,12 @@ class Records:
             volume=disk.slot,
             advice=f"ours begins with owner {self._owner!r}; see --cluster-id",
         )
+
+    def _as_named(self, disk: Disk, record: Record) -> Record:
+        """The record, mapped only where healers will know the export again by its name."""
+        name = read_nqn(self._new_name(disk, record) or disk.nqn)
+        known = name is not None and 0 < name.generation == record.generation
+        return record if known else replace(record, mapped=False)
 
     def _new_name(self, disk: Disk, record: Record) -> str:
         """The name by which the volume is handed over; empty where the export keeps its own.

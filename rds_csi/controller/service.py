@@ -161,7 +161,8 @@ class Controller(csi.ControllerBase):
     ) -> csi.ControllerExpandVolumeResponse:
         """Grow the volume; one that is large enough stays as it is.
 
-        What nodes have grows only with ``grow_published``: else the resizer is to wait for them.
+        What nodes have is exported anew for it where all of them have maps; else it grows only
+        with ``grow_published``, and the resizer is to wait for them.
         The node always has to follow: a file system that was not grown after an earlier call
         would otherwise stay small for ever.
         """
@@ -206,15 +207,17 @@ class Controller(csi.ControllerBase):
             read_addresses(ADDRESS_KEY, named) if named else self._settings.defaults.nvme_addresses
         )
 
+        mapped = self._settings.path_layer and io_waits(message.volume_context)
+        readonly = message.readonly
+
         def admitted(record: Record) -> Record:
-            return admit(record, node, capability, readonly=message.readonly, volume=slot)
+            return admit(record, node, capability, readonly=readonly, volume=slot, mapped=mapped)
 
         disk = await self._records.change(slot, admitted)
         if disk.size <= 0:
             raise size_unknown(slot)
         target = Target(addresses, disk.port, disk.nqn)
-        mapped = self._settings.path_layer and io_waits(message.volume_context)
-        told = replace(_told(disk, read_only=message.readonly), path_layer=mapped)
+        told = replace(_told(disk, read_only=readonly), path_layer=mapped)
         return csi.ControllerPublishVolumeResponse(
             publish_context={**target.to_context(), **told.to_context()}
         )

@@ -59,7 +59,7 @@ class Driver:
             name=config.driver_name,
             version=__version__,
             controller=controller is not None,
-            grows_in_use=controller is None or controller.growth == "always",
+            grows_in_use=controller is None or controller.grows_in_use,
             ready=lambda: self._ready,
         )
         self._metrics, scrapes = build_metrics(config, controller, node)

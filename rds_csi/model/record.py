@@ -49,10 +49,14 @@ _WORDS: Final = {
     ),
     VERSION: (
         *("owner", "name", "namespace", "claim", "created", "access", "fencing", "source"),
-        *("generation", "formatted", "nodes"),
+        *("generation", "formatted", "mapped", "nodes"),
     ),
 }
 """The words of a record in each version, in their order. A newer version is not ours to touch."""
+_OPTIONAL: Final = frozenset({"mapped"})
+"""Words that are only there with the value 1."""
+MAPPED: Final = " mapped=1 nodes="
+"""In the text of a record whose holders all have a map, and in no other: no value has a space."""
 
 _KUBERNETES: Final = re.compile(r"[a-z0-9]([a-z0-9.-]{0,251}[a-z0-9])?")
 """Names of namespaces and claims (DNS subdomains): as they are, they need no encoding."""
@@ -71,7 +75,9 @@ class Record:
     none, and with nothing else. Holders that have the volume at the same time share it, and
     whatever a node kept from an older one is outdated. ``formatted`` is the file system that the
     RDS was seen to show on the volume, empty where it never showed one: a device of such a
-    volume that reads as blank has lost data.
+    volume that reads as blank has lost data. ``mapped``: every holder was told to put a map over
+    its device, and the export's name tells a healer that it is the same volume that comes back, so
+    it may go away for a moment.
 
     ``namespace`` and ``claim`` are of the claim that the volume was made for, for people that look
     at the RDS; nothing is decided by them. Empty where nobody told.
@@ -93,6 +99,7 @@ class Record:
     formatted: str = ""
     namespace: str = ""
     claim: str = ""
+    mapped: bool = False
     nodes: tuple[Publication, ...] = ()
 
     def encode(self, version: str = "") -> str:
@@ -100,7 +107,8 @@ class Record:
 
         One that is asked for leaves out what it has no words for.
         """
-        version = version or (VERSION if self.namespace or self.claim else _NAMELESS)
+        newer = self.namespace or self.claim or self.mapped
+        version = version or (VERSION if newer else _NAMELESS)
         nodes = ",".join(
             f"{_quote(entry.node)}:{entry.mode.value}{'r' if entry.readonly else 'w'}"
             for entry in sorted(self.nodes)
@@ -116,9 +124,11 @@ class Record:
             "formatted": _quote(self.formatted),
             "namespace": _quote(self.namespace),
             "claim": _quote(self.claim),
+            "mapped": "1" if self.mapped else "",
             "nodes": nodes,
         }
-        return " ".join([version, *(f"{key}={values[key]}" for key in _WORDS[version])])
+        keys = [key for key in _WORDS[version] if values[key] or key not in _OPTIONAL]
+        return " ".join([version, *(f"{key}={values[key]}" for key in keys)])
 
     @classmethod
     def parse(cls, text: str) -> Self | None:
@@ -127,7 +137,9 @@ class Record:
         All versions are read; what is written next is as :meth:`encode` has it.
         """
         version, *words = text.split(" ")
-        keys = _WORDS.get(version, ())
+        keys = [
+            key for key in _WORDS.get(version, ()) if key not in _OPTIONAL or f"{key}=1" in words
+        ]
         if not keys or len(words) != len(keys):
             return None
         values: dict[str, str] = {}
@@ -148,6 +160,7 @@ class Record:
                 formatted=unquote(values.get("formatted", ""), errors="strict"),
                 namespace=unquote(values.get("namespace", ""), errors="strict"),
                 claim=unquote(values.get("claim", ""), errors="strict"),
+                mapped="mapped" in values,
                 nodes=tuple(_publication(word) for word in values["nodes"].split(",") if word),
             )
         except ValueError:
@@ -174,19 +187,24 @@ class Record:
         """This node's entry, if it has the volume."""
         return next((entry for entry in self.nodes if entry.node == node), None)
 
-    def with_node(self, entry: Publication) -> Self:
-        """The record with the node added; others stay. The first holder begins a generation."""
+    def with_node(self, entry: Publication, *, mapped: bool = False) -> Self:
+        """The record with the node added; others stay. The first holder begins a generation.
+
+        ``mapped``: the node is told to put a map over its device. One that was once told not to may
+        have none, whatever it is told later.
+        """
         kept = tuple(other for other in self.nodes if other.node != entry.node)
         return replace(
             self,
             generation=self.generation + (not self.nodes),
+            mapped=mapped and (self.mapped or not self.nodes),
             nodes=tuple(sorted((*kept, entry))),
         )
 
     def without_node(self, node: str) -> Self:
         """The record with the node removed; an empty ``node`` removes all (CSI Unpublish)."""
         kept = tuple(other for other in self.nodes if node and other.node != node)
-        return replace(self, nodes=kept)
+        return replace(self, mapped=self.mapped and bool(kept), nodes=kept)
 
 
 def owner_prefixes(owner: str) -> tuple[str, ...]:

@@ -13,11 +13,13 @@ from rds_csi.model.record import Record, owner_prefixes
 from rds_csi.routeros.fragments import (
     attempt,
     block,
+    close_export,
     disks,
     files,
     find_disk,
     left_by,
     locked,
+    open_export,
     perhaps,
     print_disks,
     print_json,
@@ -34,6 +36,7 @@ from rds_csi.routeros.fragments import (
     require_unmounted,
     require_unpublished,
     require_users,
+    set_mapped,
     set_root,
     users_of_file,
     wait_until,
@@ -212,24 +215,48 @@ def expand(
 ) -> str:
     """Grow the file unless it is large enough; print the disk. Never makes anything smaller.
 
-    ``published``: also while nodes have the volume.
+    What nodes have is only grown where all of them have maps, and the export is closed first and
+    opened after, because a target may fix a size when an export begins. So a line that ends in
+    between leaves a closed export, whatever its size, and the next one opens it. ``published``:
+    what nodes have is grown like everything else; the target tells them.
     """
+    small = f"$csiSize < {number(size)}"
     large_enough = f"slot=$csiSlot size>{number(size - 1)}"
-    grow = block(
-        "" if published else require_unpublished("grows-later"),
+    room = block(
         ':local csiRoot ""',
         set_root("$csiPath"),
         require_room(f"({number(size + reserve)} - $csiSize)", missing="pool-gone"),
+    )
+    enlarge = block(
         f"/disk/set ($csiDisk->0) file-size={number(size)}",
         wait_until(f"{disks(large_enough)} > 0"),
     )
+    if published:
+        grow = when(small, room, enlarge)
+    else:
+        # Whatever is wrong, those who have it get it back.
+        anew = block(
+            when("!$csiMapped", require_unpublished("grows-later")),
+            room,
+            when("$csiMapped", close_export()),
+            enlarge,
+        )
+        grow = block(
+            set_mapped(),
+            ':local csiBad ""',
+            when(small, attempt(anew, failed=":set csiBad $csiWhy")),
+            # What RouterOS may still be at work on would get the size of this moment.
+            when(perhaps("csiBad"), ":error $csiBad"),
+            when("$csiMapped", open_export()),
+            when("[:len $csiBad] > 0", ":error $csiBad"),
+        )
     body = block(
         read_path(),
         read_comment(),
         require_ours(slot, owner, base_path),
         require_size(),
         ":local csiSize [:tonum [/disk/get ($csiDisk->0) size]]",
-        when(f"$csiSize < {number(size)}", grow),
+        grow,
     )
     disk = print_disks("disk", "slot=$csiSlot")
     return locked(slot, find_disk(), when("[:len $csiDisk] = 1", body), disk)

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Self
 
-from rds_csi.errors import RouterOSError, VolumeInUse
+from rds_csi.errors import OutcomeUnknown, RouterOSError, VolumeInUse
 from rds_csi.model.access import FILE_SYSTEMS
 from rds_csi.model.record import Record
 from rds_csi.model.volume import is_legacy_id
@@ -90,6 +90,18 @@ class Disk:
                 f"{self.mount_point!r}: it may have mounted the file system a node is to use",
                 volume=self.slot,
                 advice=f"/disk/set {self.slot} mount-filesystem=no, and see that it is not mounted",
+            )
+
+    def require_open_to_holders(self) -> None:
+        """Raise :class:`OutcomeUnknown` where holders with maps wait for a closed export."""
+        held = self.record is not None and self.record.mapped and bool(self.record.nodes)
+        if held and not self.exported:
+            raise OutcomeUnknown(
+                "it was to be exported anew with its new size, and RouterOS shows it closed: its "
+                "I/O waits",
+                volume=self.slot,
+                advice="the next attempt opens it; by hand, on the RDS: "
+                f"/disk/set {self.slot} nvme-tcp-export=yes",
             )
 
 

@@ -224,7 +224,8 @@ class Disks:
     async def expand(self, slot: str, size: int, *, published: bool = True) -> Disk:
         """Grow the disk to at least ``size`` bytes; one that is large enough is left alone.
 
-        Without ``published`` only while no node has it: else :class:`VolumeInUse`. Raises
+        Without ``published`` only while no node has it, or all that have it have maps over it, for
+        which it is exported anew: else :class:`VolumeInUse`. Raises
         :class:`FailedPrecondition` if RouterOS took the new size but does not show it,
         :class:`PoolAway` where its pool is not mounted.
         """
@@ -241,6 +242,8 @@ class Disks:
             disk = self._ours(existing(reply, slot))
         except RouterOSError as error:
             raise left_open(error) from error
+        if not published:
+            disk.require_open_to_holders()
         if with_size(disk).size < size:
             raise FailedPrecondition(
                 f"RouterOS did not honour the new size: it still shows {disk.size} bytes, "

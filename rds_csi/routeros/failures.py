@@ -99,7 +99,8 @@ REFUSALS: Final[dict[str, Meaning]] = {
     "grows-later": Meaning(
         VolumeInUse,
         "it is published, and what an RDS does to connected nodes when it grows is not known",
-        "it grows once no node has it: stop the pods that use it; or say --growth=always "
+        "it grows once no node has it: stop the pods that use it; with --path-layer "
+        "(pathLayer.enabled) what is attached from then on grows in use; or say --growth=always "
         "(rds.growth) where rds-csi doctor rds --write saw that a connected host is told",
     ),
     "disk-stays": Meaning(OutcomeUnknown, "the RDS still shows its disk after removing it"),

@@ -9,7 +9,7 @@ depend on each other are nested. What is assumed of RouterOS is in
 import hashlib
 from typing import Final
 
-from rds_csi.model.record import owner_prefixes, owner_tag
+from rds_csi.model.record import MAPPED, owner_prefixes, owner_tag
 from rds_csi.model.volume import is_legacy_id
 from rds_csi.routeros.failures import PERHAPS
 from rds_csi.routeros.quoting import check_slot, quote, quote_pattern
@@ -178,6 +178,32 @@ def require_unpublished(reason: str = "in-use") -> str:
     return when(
         "[:len $csiText] > 0",
         when(f"{_last('csiText', 7)} != {quote(' nodes=')}", refuse(reason)),
+    )
+
+
+def set_mapped() -> str:
+    """Set ``csiMapped`` to whether the record names nodes, and all of them have maps."""
+    return block(
+        f':local csiMapped ([:typeof [:find $csiText {quote(MAPPED)}]] = "num")',
+        when(f"{_last('csiText', 7)} = {quote(' nodes=')}", ":set csiMapped false"),
+    )
+
+
+def close_export() -> str:
+    """Turn the export off and wait for it. RouterOS is not to mount what it finds in it then."""
+    return block(
+        "/disk/set ($csiDisk->0) mount-filesystem=no nvme-tcp-export=no",
+        wait_until(f"{disks('slot=$csiSlot nvme-tcp-export=yes')} = 0"),
+    )
+
+
+def open_export() -> str:
+    """Turn the export on, unless it is, and wait for it."""
+    exported = f"{disks('slot=$csiSlot nvme-tcp-export=yes')} > 0"
+    return when(
+        f"!({exported})",
+        "/disk/set ($csiDisk->0) nvme-tcp-export=yes",
+        wait_until(exported),
     )
 
 

@@ -170,6 +170,9 @@ def all_lines(values: dict[str, str]) -> list[str]:
             base_path=base,
         ),
         commands.expand(slot=slot, size=MIB, owner=owner, base_path=base, reserve=0),
+        commands.expand(
+            slot=slot, size=MIB, owner=owner, base_path=base, reserve=0, published=False
+        ),
         commands.delete(slot=slot, owner=owner, base_path=base),
     ]
 

@@ -48,6 +48,13 @@ def test_a_record_that_is_full_takes_no_more_nodes_and_keeps_those_it_has() -> N
     assert admit(freed, "worker-9", mode, readonly=False, volume="v") == freed
 
 
+def test_what_a_node_is_told_of_maps_is_no_other_way_of_having_it() -> None:
+    held = admit(RECORD, "a", block(AccessMode(1)), readonly=False, volume="v", mapped=True)
+    assert held.mapped
+    again = admit(held, "a", block(AccessMode(1)), readonly=False, volume="v", mapped=False)
+    assert again == replace(held, mapped=False)
+
+
 @pytest.mark.parametrize(("mode", "readonly"), [(2, False), (1, True), (5, False)])
 def test_the_same_node_in_another_way(mode: int, readonly: bool) -> None:
     held = admit(RECORD, "a", block(AccessMode(1)), readonly=False, volume="v")

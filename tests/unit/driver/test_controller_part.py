@@ -61,6 +61,18 @@ async def test_the_driver_says_which_volumes_grow(tmp_path: Path, growth: str, s
     assert kinds == [csi.PluginCapabilityVolumeExpansionType[said]]
 
 
+@pytest.mark.parametrize(("rename", "said"), [(True, "ONLINE"), (False, "OFFLINE")])
+async def test_with_maps_volumes_grow_in_use_where_healers_know_them_by_name(
+    tmp_path: Path, rename: bool, said: str
+) -> None:
+    settings = replace(controller_config(tmp_path), path_layer=True, rename_exports=rename)
+    identity = Driver(driver_config(tmp_path), settings, None)._parts[0].service
+    assert isinstance(identity, Identity)
+    reply = await identity.get_plugin_capabilities(csi.GetPluginCapabilitiesRequest())
+    kinds = [each.volume_expansion.type for each in reply.capabilities if each.volume_expansion]
+    assert kinds == [csi.PluginCapabilityVolumeExpansionType[said]]
+
+
 async def test_the_pool_is_asked_for_only_where_metrics_are_on(tmp_path: Path) -> None:
     config, settings = driver_config(tmp_path), controller_config(tmp_path)
     assert list(controller_part(config, settings, None).background) == ["boots"]

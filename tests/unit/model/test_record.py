@@ -8,10 +8,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from rds_csi.model.access import AccessMode
-from rds_csi.model.record import Publication, Record, owner_prefixes, owner_tag
+from rds_csi.model.record import MAPPED, Publication, Record, owner_prefixes, owner_tag
 
 VERSIONS = ("rds-csi/1", "rds-csi/2", "rds-csi/3")
 HEAD = "owner= name= created=1 access= fencing=0 source="
+THIRD = "rds-csi/3 owner= name= namespace= claim= created=1 access= fencing=0 source= generation=0"
 texts = st.text(max_size=40)
 publications = st.builds(
     Publication, st.text(min_size=1, max_size=20), st.sampled_from(AccessMode), st.booleans()
@@ -28,6 +29,7 @@ records = st.builds(
     formatted=st.sampled_from(["ext4", "xfs", ""]),
     namespace=texts,
     claim=texts,
+    mapped=st.booleans(),
     nodes=st.lists(publications, max_size=4, unique_by=lambda entry: entry.node).map(
         lambda found: tuple(sorted(found))
     ),
@@ -63,7 +65,7 @@ def test_the_beginnings_of_all_versions_are_equally_long(owner: str) -> None:
 @given(records)
 def test_a_record_of_the_first_version_is_read_and_written_as_the_second(record: Record) -> None:
     old = Record.parse(record.encode("rds-csi/1"))
-    assert old == replace(record, generation=0, formatted="", namespace="", claim="")
+    assert old == replace(record, generation=0, formatted="", mapped=False, namespace="", claim="")
     assert old.encode().startswith("rds-csi/2 ")
     assert Record.parse(old.encode()) == old
 
@@ -97,6 +99,12 @@ def test_a_damaged_record_is_none_or_says_something_else(
         f"rds-csi/1 {HEAD} generation=0 formatted= nodes=",
         f"rds-csi/2 {HEAD} generation=x formatted= nodes=",
         f"rds-csi/2 {HEAD} generation= formatted= nodes=",
+        f"rds-csi/2 {HEAD} generation=0 formatted= mapped=1 nodes=",
+        f"{THIRD} formatted= mapped= nodes=",
+        f"{THIRD} formatted= mapped=0 nodes=",
+        f"{THIRD} mapped=1 formatted= nodes=",
+        f"{THIRD} formatted= mapped=1 mapped=1 nodes=",
+        f"rds-csi/1 {HEAD} mapped=1 nodes=",
         "rds-csi/1 owner=a name=b created=1 access=ext4 fencing=0 source=",
         "rds-csi/1 name=b owner=a created=1 access=ext4 fencing=0 source= nodes=",
         "rds-csi/1 owner=a name=b created=01 access=ext4 fencing=0 source= nodes=",
@@ -161,6 +169,29 @@ def test_the_longest_names_of_kubernetes_have_room_and_no_name_costs_a_volume() 
     assert odd.made_for(*longest) == odd
     assert odd.made_for("a", "b").claim == "b"
     assert usual.made_for("a", "c" * 254) == usual
+
+
+def test_it_is_mapped_while_every_holder_was_told_so_from_the_first() -> None:
+    free = Record(owner="d/c", name="v", created=1, access="block")
+    one, two = (Publication(name, AccessMode.MULTI_NODE_MULTI_WRITER) for name in ("one", "two"))
+    mapped = free.with_node(one, mapped=True)
+    assert mapped.mapped
+    assert mapped.with_node(two, mapped=True).mapped
+    assert not mapped.with_node(two).mapped
+    assert not free.with_node(one).with_node(two, mapped=True).mapped
+    # The same node, told otherwise: it may have done the one or the other.
+    assert not mapped.with_node(one).mapped
+    assert not free.with_node(one).with_node(one, mapped=True).mapped
+    # Whoever leaves leaves the others as they are; the next first holder begins anew.
+    assert mapped.with_node(two, mapped=True).without_node("one").mapped
+    assert not mapped.with_node(two).without_node("two").mapped
+    assert not mapped.without_node("").mapped
+    assert mapped.without_node("").with_node(one, mapped=True).mapped
+
+
+@given(records)
+def test_the_rds_sees_it_in_the_text(record: Record) -> None:
+    assert (MAPPED in record.encode()) == record.mapped
 
 
 def test_the_tag_of_a_file_tells_owners_apart() -> None:

@@ -4,7 +4,7 @@ import re
 
 _TEXT = re.compile(r'"((?:[^"\\$]|\\["\\$])*)"')
 _CALL = re.compile(r"/(?:[a-z-]+/)+[a-z-]+")
-_CONDITIONS = {"in-use": 2, "grows-later": 2, "still-mounted": 2}
+_CONDITIONS = {"in-use": 2, "grows-later": 3, "still-mounted": 2}
 """How many blocks a refusal stands in, where they are more than one."""
 
 _READS = ("/print", "/find", "/get")
