@@ -17,13 +17,12 @@ And one answer that is on the safe side: a block device that was detached from i
 anew, without a boot, begins at 0 as well and counts as booted.
 """
 
-import json
 import os
 import re
 from dataclasses import asdict, dataclass
 from enum import Enum
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 from rds_csi.errors import CommandFailed, Unavailable
 from rds_csi.nvme.sysfs import SECTOR, Controller, Sysfs
@@ -34,8 +33,25 @@ UNIT: Final = 512_000
 _OWN_READS: Final = 64
 """Data units that a target may have read by itself, looking for what is on its disks as it booted.
 It writes none."""
-_TIMEOUT: Final = 15.0
-"""Seconds for one run of ``nvme smart-log``."""
+_LENGTH: Final = 512
+"""Bytes of the log page."""
+_FIELDS: Final = {"read_units": 32, "written_units": 48, "reads": 64, "writes": 80}
+"""Where in it the counters stand (Figure "SMART / Health Information Log Page")."""
+_FIELD: Final = 16
+"""Bytes of each, the lowest first."""
+_QUESTION: Final = (
+    # Get Log Page of the whole controller; its length is in dwords, less one.
+    *("--opcode=0x02", "--namespace-id=0xffffffff", f"--cdw10=0x{_LENGTH // 4 - 1:04x}0002"),
+    *(f"--data-len={_LENGTH}", "--read"),
+)
+_LONGEST: Final = 60.0
+"""Seconds that the kernel gives an admin command by itself (drivers/nvme/host/core.c)."""
+_GRACE: Final = 10.0
+"""Seconds for the program, beyond those that the command has."""
+_DUMPED: Final = re.compile(r"([0-9a-f]{4,}):( (?:[0-9a-f]{2} ){16})?")
+_ROW: Final = 16
+"""Bytes of a line of nvme-cli's dump. nvme-cli 3 prints "*" for lines like the one before, and at
+the end the place after the last one."""
 _STATISTICS: Final = re.compile(r"nvme[0-9]+(c[0-9]+)?n[0-9]+")
 _READ, _WRITTEN, _PENDING = 2, 6, 8
 """Which words of ``stat`` are the sectors, and what is under way (Documentation/block/stat.rst)."""
@@ -70,18 +86,15 @@ class Counters:
 
     @classmethod
     def parse(cls, text: str) -> Self:
-        """The counters in what ``nvme smart-log -o json`` prints; ValueError where they are not.
-
-        nvme-cli 2 writes these numbers as text.
-        """
-        found = json.loads(text)
-        if not isinstance(found, dict):
-            raise ValueError("no object")  # noqa: TRY004 - of a text, not of an argument
+        """The counters in the log page as nvme-cli dumps it; ValueError where it is not whole."""
+        page = _undumped(text)
+        if len(page) != _LENGTH:
+            raise ValueError(f"{len(page)} bytes instead of {_LENGTH}")
         return cls(
-            reads=_number(found, "host_read_commands"),
-            writes=_number(found, "host_write_commands"),
-            read_units=_number(found, "data_units_read"),
-            written_units=_number(found, "data_units_written"),
+            **{
+                name: int.from_bytes(page[place : place + _FIELD], "little")
+                for name, place in _FIELDS.items()
+            }
         )
 
 
@@ -178,6 +191,11 @@ class CounterReader:
         """The target's counters, by that very connection.
 
         Its character device is held open meanwhile: so long its name is not given to another.
+        The kernel gives the question as long as the link takes to be found silent, twice. With
+        its own minute, as other admin commands have it, a link that is cut while the question is
+        under way would be noticed only then: Linux from 6.1.120 on waits for its keep-alive while
+        it recovers, and the admin queue has one timer. (So ``nvme smart-log``, which takes no
+        time limit before nvme-cli 2.11, is not what asks.)
         Raises :class:`Unavailable` where it is not that connection, or not live any more;
         :class:`CommandFailed` where the target or nvme-cli says nothing that can be read; and what
         the runner raises.
@@ -191,8 +209,12 @@ class CounterReader:
             ) from error
         try:
             self._prove(descriptor, device, controller, volume)
+            patience = self._patience(controller)
+            limit = f"--timeout={patience * 1000:.0f}"
             result = await self._runner.run(
-                ["nvme", "smart-log", str(device), "-o", "json"], timeout=_TIMEOUT, volume=volume
+                ["nvme", "admin-passthru", str(device), *_QUESTION, limit],
+                timeout=patience + _GRACE,
+                volume=volume,
             )
             self._prove(descriptor, device, controller, volume)
         finally:
@@ -201,11 +223,17 @@ class CounterReader:
             return Counters.parse(result.stdout)
         except ValueError as error:
             raise CommandFailed(
-                f"nvme smart-log printed no counters: {error}",
+                f"nvme admin-passthru printed no counters: {error}",
                 returncode=result.returncode,
                 stderr=result.stdout[:500],
                 volume=volume,
             ) from error
+
+    def _patience(self, controller: Controller) -> float:
+        """Seconds after which a target that says nothing would be given up without the question."""
+        shown = self._sysfs.read(controller.name, "kato")
+        keep_alive = int(shown) if shown.isdecimal() else 0
+        return min(2.0 * keep_alive, _LONGEST) if keep_alive else _LONGEST
 
     def _prove(self, descriptor: int, device: Path, controller: Controller, volume: str) -> None:
         number = os.fstat(descriptor).st_rdev
@@ -215,8 +243,16 @@ class CounterReader:
             raise Unavailable(f"{device} is not its connection any more", volume=volume)
 
 
-def _number(found: dict[str, Any], name: str) -> int:
-    value = found.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | str):
-        raise ValueError(f"{name} is {value!r}")  # noqa: TRY004 - as above
-    return int(value)
+def _undumped(text: str) -> bytes:
+    """The bytes of a dump; ValueError where a line is missing."""
+    page, repeated = b"", False
+    for line in text.splitlines():
+        if found := _DUMPED.match(line):
+            place = int(found[1], 16)
+            if repeated:
+                page += page[-_ROW:] * ((min(place, _LENGTH) - len(page)) // _ROW)
+            if place != len(page):
+                raise ValueError(f"the dump goes from {len(page)} to {place} bytes")
+            page += bytes.fromhex(found[2] or "")
+        repeated = line == "*"
+    return page

@@ -36,9 +36,9 @@ DEAF: Final = 5.0
 """The same where the kernel's events cannot be had: the default ``reconnectDelay``, so that most
 outages are seen while they last."""
 SETTLED: Final = 10.0
-"""Seconds that a connection is live before its target is asked. Linux 6.1 was seen to notice a cut
-link after a minute instead of seconds where it came while the question was under way (the admin
-queue's timer then waits for the question's 60 s); a link that comes back often goes again."""
+"""Seconds that a connection is live before its target is asked: a link that comes back often goes
+again, and a question that is under way then lengthens what follows by the time that it has
+(:mod:`.counters`)."""
 _AT_ONCE: Final = 4
 """Targets asked at the same time: an RDS that comes back brings all of its volumes."""
 _ATTEMPTS: Final = 3

@@ -4,6 +4,7 @@ Debian 12 has 2.3, Debian 13 (and the node's image) 2.13; when this was written 
 experimental 3.1. ``nox -s kernel`` unpacks them, and says loudly which it could not fetch.
 """
 
+import asyncio
 import subprocess
 from collections.abc import AsyncIterator, Iterator
 from contextlib import contextmanager
@@ -13,12 +14,13 @@ from typing import Final
 
 import pytest
 
-from rds_csi.errors import ConnectFailed, ConnectRejected, DriverError, NotReady
+from rds_csi.errors import CommandFailed, ConnectFailed, ConnectRejected, DriverError, NotReady
 from rds_csi.model.contexts import Target as Address
 from rds_csi.model.host_identity import host_identity
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.nvme.arguments import connect_arguments, connect_file
 from rds_csi.nvme.connector import Connector
+from rds_csi.nvme.counters import CounterReader, Counters
 from rds_csi.nvme.sysfs import Controller, Sysfs
 from rds_csi.runtime.process import SubprocessRunner
 from rds_csi.runtime.retry import RetryPolicy
@@ -26,6 +28,7 @@ from tests.lab.application import tell
 from tests.lab.network import dropped
 from tests.lab.standin import standing_in
 from tests.lab.target import Target
+from tests.lab.waiting import until
 
 UNPACKED: Final = Path(__file__).parents[2] / "build" / "tools" / "nvme-cli"
 ORIGINS: Final = (
@@ -230,3 +233,40 @@ async def test_without_the_module_it_is_the_module_that_is_named(
     found = await failure(connector, ADDRESS)
     assert type(found) is NotReady, version
     assert "modprobe nvme-tcp" in found.advice
+
+
+@pytest.mark.usefixtures("target")
+async def test_each_asks_a_target_what_it_counted(version: str, connector: Connector) -> None:
+    """The page comes out whole; behind a file without a block device a target counts nothing."""
+    await connector.connect(ADDRESS)
+    (controller,) = Sysfs().controllers(NQN)
+    counted = await asked(controller)
+    assert counted == Counters(reads=0, writes=0, read_units=0, written_units=0), version
+
+
+@pytest.mark.usefixtures("target")
+async def test_a_cut_is_found_while_a_target_is_asked(connector: Connector) -> None:
+    """The question must not hold up what the kernel does for everybody who waits for I/O."""
+    config = ConnectionConfig(keep_alive_tmo=2, reconnect_delay=1)
+    await connector.connect_with_config(ADDRESS, config)
+    (controller,) = Sysfs().controllers(NQN)
+    with dropped("both ways"):
+        question = asyncio.create_task(asked(controller))
+        # "resetting" comes first, and lasted for a minute while a question had one.
+        await until(lambda: state(controller) == "connecting", "the cut is found", seconds=30)
+        with pytest.raises(CommandFailed):
+            await question
+    await until(lambda: state(controller) == "live", "it comes back")
+    await asked(controller)
+
+
+async def asked(controller: Controller) -> Counters:
+    runner = SubprocessRunner()
+    try:
+        return await CounterReader(runner, Sysfs(), HOST.nqn).read(controller, volume="v")
+    finally:
+        await runner.close()
+
+
+def state(controller: Controller) -> str:
+    return Sysfs().read(controller.name, "state")

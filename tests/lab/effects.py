@@ -28,7 +28,7 @@ _ALWAYS: Final = frozenset(
         "subprocess.Popen",
     }
 )
-_ASIDE: Final = ("smart-log", "/targets")
+_ASIDE: Final = ("admin-passthru", "/targets")
 """What the driver does when it looks at its targets, which is at no step of any operation."""
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 

@@ -21,7 +21,7 @@ _SHIM: Final = """#!/bin/sh
 plan={plan}
 real=$(PATH=/usr/sbin:/usr/bin:/sbin:/bin command -v {name})
 [ -e "$plan" ] || exec "$real" "$@"
-[ "$1" != smart-log ] || exec "$real" "$@"
+[ "$1" != admin-passthru ] || exec "$real" "$@"
 echo "{name} $*" >>"$plan.calls"
 read -r fatal fate <"$plan"
 [ "$(wc -l <"$plan.calls")" = "$fatal" ] || exec "$real" "$@"

@@ -1,8 +1,8 @@
 """Targets that count what they are sent, on a fake sysfs: they are cut off, or lose their power."""
 
 import contextlib
-import json
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -37,7 +37,7 @@ class Counting:
         tree.set(self.name, "dev", "0:0")
         (tree.dev / self.name).write_text("")
         device = str(tree.dev / self.name)
-        self.answer = self.host.runner.on("nvme", "smart-log", device)
+        self.answer = self.host.runner.on("nvme", "admin-passthru", device)
         self.write(0)
 
     def write(self, size: int) -> None:
@@ -66,13 +66,20 @@ class Counting:
             self.host.tell(self.name)
 
     def _show(self) -> None:
-        values = {
-            "host_read_commands": 0,
-            "host_write_commands": self.sent // 4096,
-            "data_units_read": 0,
-            "data_units_written": -(-self.sent // UNIT),
-        }
-        self.answer.result = Result(0, json.dumps(values), "")
+        counted = {48: -(-self.sent // UNIT), 80: self.sent // 4096}
+        self.answer.result = Result(0, dumped(counted), "")
+
+
+def dumped(counted: Mapping[int, int]) -> str:
+    """The log page with some counters, by their places in it, as nvme-cli dumps it."""
+    page = bytearray(512)
+    for place, number in counted.items():
+        page[place : place + 16] = number.to_bytes(16, "little")
+    lines = ["       " + "  ".join(f"{i:x}" for i in range(16))]
+    for offset in range(0, len(page), 16):
+        octets = page[offset : offset + 16]
+        lines.append(f'{offset:04x}: {octets.hex(" ")} "{"." * len(octets)}"')
+    return "\n".join(lines) + "\n"
 
 
 class CountingHost:
@@ -120,7 +127,7 @@ class CountingHost:
     @property
     def asked(self) -> int:
         """How often targets were asked so far."""
-        return len(self.runner.asked("nvme", "smart-log"))
+        return len(self.runner.asked("nvme", "admin-passthru"))
 
     def close(self) -> None:
         if self._kernel is not None:

@@ -1,6 +1,5 @@
 """What a target's counters prove of it, and what they do not; and whose they are."""
 
-import json
 import os
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from rds_csi.nvme.sysfs import Sysfs
 from rds_csi.runtime.process import Result
 from tests.unit.fakes.runner import FakeRunner
 from tests.unit.fakes.sysfs import HOST_NQN, FakeSysfs
+from tests.unit.nvme.counting import Counting, CountingHost, dumped
 from tests.unit.nvme.kernel import A
 
 NOTHING = Traffic()
@@ -69,17 +69,54 @@ def test_no_verdict_is_ever_the_wrong_one(history: int, moved: int, later: int) 
     assert judge(before, booted, **told) is not Verdict.KEPT
 
 
-@pytest.mark.parametrize("kind", [str, int])
-def test_numbers_are_text_or_numbers(kind: type) -> None:
-    shown = {"host_read_commands": 120, "host_write_commands": 348}
-    shown |= {"data_units_read": 5, "data_units_written": 75}
-    assert Counters.parse(json.dumps({key: kind(each) for key, each in shown.items()})) == BEFORE
+def test_the_log_page_is_read_where_its_counters_stand() -> None:
+    # Printed by nvme-cli 2.3, of a Linux target that was sent ten MiB; its zeroes as it had them.
+    page = dumped({32: 1, 48: 0x15, 64: 3, 80: 0x10})
+    assert page.splitlines()[3] == f'0020: 01{" 00" * 15} "{"." * 16}"'
+    assert Counters.parse(page) == counted(3, 16, 1, 21)
+    # nvme-cli 3.1, of the same; and one whose last line is not like those before.
+    rows = page.splitlines()
+    short = [*rows[:2], "*", *rows[3:8], "*"]
+    assert Counters.parse("\n".join([*short, "0200:", ""])) == counted(3, 16, 1, 21)
+    assert Counters.parse("\n".join([*short, rows[-1]])) == counted(3, 16, 1, 21)
+    large = 0x0102030405060708090A0B0C0D0E0F10
+    assert Counters.parse(dumped({80: large})).writes == large
 
 
-@pytest.mark.parametrize("text", ["", "[]", "{}", '{"host_read_commands": true}'])
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "no such log page",
+        dumped({80: 1}).rsplit("01f0", 1)[0],
+        dumped({80: 1}).replace("0010: ", "0020: ", 1),
+        dumped({80: 1}) + dumped({80: 2}),
+        "*\n" + dumped({80: 1}).split("\n", 2)[2],
+        "\n".join([*dumped({}).splitlines()[:2], "*"]),
+        "\n".join([*dumped({}).splitlines()[:2], "*", "0210:"]),
+        dumped({80: 1}).replace("0010: ", "*\n0200: ", 1),
+    ],
+)
 def test_what_is_no_count_is_refused(text: str) -> None:
-    with pytest.raises(ValueError, match=r".*"):
+    with pytest.raises(ValueError, match="bytes"):
         Counters.parse(text)
+
+
+@pytest.mark.parametrize(
+    ("keep_alive", "limit"),
+    [("5", "10000"), ("1", "2000"), ("3600", "60000"), ("0", "60000"), ("", "60000")],
+)
+async def test_a_question_ends_as_soon_as_a_silent_link_is_found(
+    tmp_path: Path, keep_alive: str, limit: str
+) -> None:
+    host = CountingHost(tmp_path)
+    target = Counting(host, A)
+    host.tree.set(target.name, "kato", keep_alive)
+    sysfs = Sysfs(host.tree.sys, dev=host.tree.dev)
+    (controller,) = sysfs.controllers(A)
+    await CounterReader(host.runner, sysfs, HOST_NQN).read(controller, volume="v")
+    (call,) = host.runner.asked("nvme", "admin-passthru")
+    assert call.args[-1] == f"--timeout={limit}"
 
 
 def reader(tree: FakeSysfs, runner: FakeRunner) -> CounterReader:
@@ -111,7 +148,7 @@ async def test_only_the_connection_that_is_meant_is_asked(tmp_path: Path, *, the
     number = (tree.dev / "nvme0").stat().st_rdev
     shown = f"{os.major(number)}:{os.minor(number)}" if not theirs else "240:7"
     (tree.controller("nvme0") / "dev").write_text(shown)
-    runner.on("nvme", "smart-log", result=Result(0, "nothing", ""))
+    runner.on("nvme", "admin-passthru", result=Result(0, "nothing", ""))
     with pytest.raises(Unavailable if theirs else CommandFailed):
         await reader(tree, runner).read(controller, volume="v")
     assert bool(runner.calls) is not theirs
