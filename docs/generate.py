@@ -20,7 +20,7 @@ from typing import Any, Final
 
 from docs import error_codes
 from rds_csi.model.contexts import connection_context
-from rds_csi.model.parameters import KEYS, NOT_OFFERED, ConnectionConfig
+from rds_csi.model.parameters import KEYS, LINUX_5_10, MKFS_KEY, NOT_OFFERED, ConnectionConfig
 
 DOCS: Final = Path(__file__).resolve().parent
 LINES: Final = DOCS / "requirements-lines.toml"
@@ -32,6 +32,7 @@ _DEFAULTS: Final = {
     "nvmePort": "`--nvme-port` of the controller",
     "volumePath": "`--volume-path` of the controller",
     "fencing": "none",
+    MKFS_KEY: LINUX_5_10,
     **connection_context(ConnectionConfig()),
 }
 

@@ -193,6 +193,11 @@ class BlockDevices:
         self.prove(device, volume=volume)
         return result
 
+    async def usage(self, program: str, *, volume: str) -> str:
+        """What the program prints without arguments: which options it has."""
+        result = await self._runner.run([program], timeout=_QUICK, volume=volume, check=False)
+        return result.stdout + result.stderr
+
     async def require_unclaimed(self, device: Device, *, volume: str) -> None:
         """Raise :class:`VolumeInUse` if something in the kernel holds the device, and goes on to.
 

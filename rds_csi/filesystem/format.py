@@ -44,6 +44,7 @@ import structlog
 
 from rds_csi.errors import CommandFailed, FailedPrecondition, Internal, NotBlank
 from rds_csi.filesystem.devices import BlockDevices, Inspection, Superblock
+from rds_csi.filesystem.mkfs import mkfs_arguments
 from rds_csi.model.block_device import Device
 from rds_csi.model.volume import MIB
 
@@ -149,9 +150,18 @@ class Formatter:
         return Examination(state, inspection)
 
     async def make(
-        self, device: Device, fs_type: str, examination: Examination, *, uuid: str, volume: str
+        self,
+        device: Device,
+        fs_type: str,
+        examination: Examination,
+        *,
+        uuid: str,
+        volume: str,
+        newest: bool = False,
     ) -> None:
         """Make the file system; the mark with ``uuid`` must be written already.
+
+        ``newest``: with what this ``mkfs`` makes, else with what Linux 5.10 mounts.
 
         Raises :class:`NotBlank` where the device changed since it was examined,
         :class:`Internal` where ``mkfs`` did not leave what it should.
@@ -162,8 +172,14 @@ class Formatter:
             "formatting", volume=volume, device=str(device.path), fs_type=fs_type,
             state=examination.state.value,
         )  # fmt: skip
+        pinned_xfs = fs_type == "xfs" and not newest
         command = mkfs_arguments(
-            fs_type, str(device.path), uuid=uuid, again=examination.state is State.UNFINISHED
+            fs_type,
+            str(device.path),
+            uuid=uuid,
+            again=examination.state is State.UNFINISHED,
+            usage=await self._devices.usage("mkfs.xfs", volume=volume) if pinned_xfs else "",
+            newest=newest,
         )
         try:
             await self._devices.run_on(
@@ -280,19 +296,3 @@ def _require_size(device: Device, fs_type: str, found: int, size: int | None, vo
             volume=volume,
             advice="create a larger volume, or use ext4",
         )
-
-
-def mkfs_arguments(fs_type: str, device: str, *, uuid: str, again: bool) -> list[str]:
-    """The ``mkfs`` command for a device that may be formatted.
-
-    No force: both programs refuse a device that is in use, and ``mkfs.xfs`` one that holds
-    something, unless it is its own unfinished work (``again``). Nothing is discarded first: the
-    device is blank, and a discard of terabytes over the network would only take time. ext4:
-    no blocks are reserved for root, for a volume is no system disk, and inode tables are zeroed
-    by the kernel later. xfs: without ``nrext64``, which kernels before 5.19 do not mount.
-    """
-    if fs_type == "xfs":
-        force = ["-f"] if again else []
-        return ["mkfs.xfs", "-q", "-K", *force, "-i", "nrext64=0", "-m", f"uuid={uuid}", device]
-    extended = "nodiscard,lazy_itable_init=1"
-    return ["mkfs.ext4", "-q", "-m", "0", "-E", extended, "-U", uuid, device]

@@ -11,7 +11,13 @@ from typing import Final, Self
 
 from rds_csi.errors import InvalidParameter
 from rds_csi.model.data_addresses import read_addresses, write_addresses
-from rds_csi.model.parameters import ConnectionConfig, VolumeParameters, read_integer
+from rds_csi.model.parameters import (
+    MKFS_KEY,
+    NEWEST,
+    ConnectionConfig,
+    VolumeParameters,
+    read_integer,
+)
 from rds_csi.model.volume import check_nqn
 
 ADDRESS_KEY: Final = "nvmeAddress"
@@ -130,6 +136,7 @@ def volume_context(parameters: VolumeParameters, nqn: str, *, keep_address: bool
         PORT_KEY: str(parameters.nvme_port),
         NQN_KEY: nqn,
         PATH_KEY: parameters.volume_path,
+        **({MKFS_KEY: NEWEST} if parameters.newest_features else {}),
         **connection_context(parameters.connection),
     }
 
@@ -162,6 +169,11 @@ def io_waits(volume: Mapping[str, str]) -> bool:
 def has_source(volume: Mapping[str, str]) -> bool:
     """Whether the VolumeContext is of a volume that was made from another's content."""
     return bool(volume.get(CONTENT_SOURCE_KEY))
+
+
+def newest_features(volume: Mapping[str, str]) -> bool:
+    """Whether a file system is made with all that the node's ``mkfs`` makes by itself."""
+    return volume.get(MKFS_KEY) == NEWEST
 
 
 def names_address(volume: Mapping[str, str]) -> bool:

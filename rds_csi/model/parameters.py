@@ -12,6 +12,10 @@ from typing import Any, Final, Self
 from rds_csi.errors import InvalidParameter
 from rds_csi.model.data_addresses import read_addresses
 
+MKFS_KEY: Final = "mkfsFeatures"
+LINUX_5_10: Final = "linux-5.10"
+NEWEST: Final = "newest"
+
 MAXIMUM_TIMER: Final = 2**31 - 1
 """The kernel parses these numbers as ``int``."""
 
@@ -59,12 +63,14 @@ class VolumeParameters:
 
     ``volume_path``: the directory on the RDS for the backing files, without a leading slash.
     ``fencing``: restrict the export to the publishing node's host NQN.
+    ``newest_features``: file systems are made as the node's ``mkfs`` does by itself.
     """
 
     nvme_addresses: tuple[str, ...] = ()
     nvme_port: int = 4420
     volume_path: str = ""
     fencing: bool = False
+    newest_features: bool = False
     connection: ConnectionConfig = field(default_factory=ConnectionConfig)
 
     @classmethod
@@ -182,6 +188,12 @@ def _fencing(key: str, value: str) -> bool:
     return value == "hostNqn"
 
 
+def _mkfs_features(key: str, value: str) -> bool:
+    if value not in (LINUX_5_10, NEWEST):
+        raise InvalidParameter(f"{key} must be linux-5.10 or newest, not {value[:64]!r}")
+    return value == NEWEST
+
+
 KEYS: Final[Mapping[str, Key]] = {
     "nvmeAddress": Key(
         "IP addresses, like 10.0.1.5 or 10.0.1.5,10.0.2.5",
@@ -208,6 +220,15 @@ KEYS: Final[Mapping[str, Key]] = {
         "With hostNqn the RDS itself refuses every other node, also one that lost its cluster.",
         _fencing,
         "fencing",
+    ),
+    MKFS_KEY: Key(
+        f"{LINUX_5_10} or {NEWEST}",
+        "which features a new ext4 or xfs gets",
+        "With linux-5.10 every kernel from that on mounts it, also after its pod has moved to an "
+        "older node. With newest it gets what the programs of the node's image make by themselves, "
+        "and an older kernel may refuse to mount it.",
+        _mkfs_features,
+        "newest_features",
     ),
     "ctrlLossTmo": Key(
         f"-1 to {MAXIMUM_TIMER}",

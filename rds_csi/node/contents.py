@@ -93,7 +93,12 @@ class Contents:
         uuid = mark or str(uuid4())
         await self._store.write(replace(wanted.record(), formatting=uuid))
         await self._formatter.make(
-            device, wanted.capability.file_system, examination, uuid=uuid, volume=wanted.volume
+            device,
+            wanted.capability.file_system,
+            examination,
+            uuid=uuid,
+            volume=wanted.volume,
+            newest=wanted.newest_features,
         )
         return uuid
 

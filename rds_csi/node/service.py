@@ -19,7 +19,7 @@ from rds_csi.filesystem.options import mount_options
 from rds_csi.filesystem.paths import Paths
 from rds_csi.filesystem.usage import Usage
 from rds_csi.model.access import Capability
-from rds_csi.model.contexts import Published, Target, has_source, names_address
+from rds_csi.model.contexts import Published, Target, has_source, names_address, newest_features
 from rds_csi.model.health import Severity
 from rds_csi.model.parameters import ConnectionConfig
 from rds_csi.model.volume import check_volume_id
@@ -157,6 +157,7 @@ class Node(csi.NodeBase):
                     content_expected=has_source(message.volume_context),
                     path_layer=told.path_layer,
                     pinned=names_address(message.volume_context),
+                    newest_features=newest_features(message.volume_context),
                 )
             )
         return csi.NodeStageVolumeResponse()

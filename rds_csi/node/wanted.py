@@ -18,6 +18,7 @@ class Stage:
     known to have seen on it; each is None or empty where the controller does not say.
     ``content_expected``: it was made from a snapshot or another volume. ``pinned``: its class names
     the address. ``path_layer``: a map is to stand over its device (:mod:`rds_csi.node.layer`).
+    ``newest_features``: what is made on it need not be mounted by older kernels.
     """
 
     volume: str
@@ -32,6 +33,7 @@ class Stage:
     content_expected: bool = False
     pinned: bool = False
     path_layer: bool = False
+    newest_features: bool = False
 
     def record(self, before: StagedVolume | None = None, *, uuid: str = "") -> StagedVolume:
         """What is kept of it once it is connected; the targets are those of ``before``.

@@ -47,6 +47,7 @@ PARAMETERS: dict[str, tuple[object, ...]] = {
     "nvmePort": (4421, "4421"),
     "volumePath": ("raid10/other/place",),
     "fencing": ("hostNqn", "none"),
+    "mkfsFeatures": ("linux-5.10", "newest"),
     "ctrlLossTmo": (-1, 0, 600, 2000000, "-1", "2000000"),
     "reconnectDelay": (10, "10"),
     "keepAliveTmo": (30, "30"),

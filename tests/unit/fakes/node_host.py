@@ -190,6 +190,8 @@ class FakeHost(FakeKernel):
                 return OK
             return Result(1, "", f"{last}: No such file or directory")
         programs: dict[tuple[str, ...], Callable[[], Result]] = {
+            # mkfs.xfs without a word says what it can.
+            (): lambda: Result(1, "", "-i sparse=0|1,nrext64=0|1\n"),
             ("blockdev", "--setro"): lambda: self._set_read_only(last, True),
             ("blockdev", "--setrw"): lambda: self._set_read_only(last, False),
             ("dumpe2fs", "-h"): lambda: self._dumpe2fs(self.connection(last)),

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 
 from rds_csi.errors import FailedPrecondition, Internal, NotBlank, Unavailable
-from rds_csi.filesystem.format import Formatter, State, mkfs_arguments
+from rds_csi.filesystem.format import Formatter, State
+from rds_csi.filesystem.mkfs import mkfs_arguments
 from rds_csi.model.block_device import Device
 from rds_csi.model.volume import MIB
 from rds_csi.runtime import process
@@ -195,9 +196,3 @@ async def test_what_cannot_be_told_of_a_log_is_not_taken_for_clean(
     write(device, start, b"\xff" * MIB)
     with pytest.raises(NotBlank, match="cannot be read"):
         await examine(formatter, device, "xfs", replay=False)
-
-
-def test_mkfs_is_never_forced_but_on_our_own_half() -> None:
-    assert "-F" not in mkfs_arguments("ext4", "/dev/x", uuid=MARK, again=True)
-    assert "-f" not in mkfs_arguments("xfs", "/dev/x", uuid=MARK, again=False)
-    assert "-f" in mkfs_arguments("xfs", "/dev/x", uuid=MARK, again=True)

@@ -15,6 +15,7 @@ from rds_csi.model.contexts import (
     connection_context,
     has_source,
     io_waits,
+    newest_features,
     volume_context,
 )
 from rds_csi.model.parameters import KEYS, ConnectionConfig, VolumeParameters
@@ -142,3 +143,11 @@ def test_a_target_with_a_bad_nqn() -> None:
     context = {**Target(("10.0.0.1",), 4420, NQN).to_context(), "nqn": "nqn.2000-02.a:b c"}
     with pytest.raises(InvalidRequest, match="NQN"):
         Target.from_contexts({}, context)
+
+
+@pytest.mark.parametrize("newest", [False, True])
+def test_features_travel_where_the_class_sets_them(newest: bool) -> None:
+    parameters = VolumeParameters(volume_path="raid10/csi", newest_features=newest)
+    context = volume_context(parameters, NQN, keep_address=False)
+    assert ("mkfsFeatures" in context) == newest
+    assert newest_features(context) == newest

@@ -111,3 +111,11 @@ def test_a_class_overrides_the_drivers_defaults() -> None:
         nvme_addresses=("fd00::1",), nvme_port=4421, volume_path="raid10/csi", fencing=True
     )
     assert VolumeParameters.parse({"volumePath": "/pool/a/b/"}).volume_path == "pool/a/b"
+
+
+def test_features_of_a_file_system_are_the_classs_word() -> None:
+    for value, newest in (("linux-5.10", False), ("newest", True)):
+        assert VolumeParameters.parse({"mkfsFeatures": value}).newest_features == newest
+    for value in ("", "6.1", "Newest", "-O ^metadata_csum"):
+        with pytest.raises(InvalidParameter, match=r"mkfsFeatures must be linux-5\.10 or newest"):
+            VolumeParameters.parse({"mkfsFeatures": value})

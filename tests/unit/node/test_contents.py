@@ -308,3 +308,19 @@ async def test_what_is_no_matter_of_growth_fails_the_stage(
     with pytest.raises(Unavailable, match="any more"):
         await calls.stage()
     assert host.leaks() == []
+
+
+@pytest.mark.parametrize("newest", [False, True])
+@pytest.mark.parametrize("fs_type", ["ext4", "xfs"])
+async def test_features_are_pinned_unless_the_class_asks_for_the_newest(
+    host: FakeHost, fs_type: str, newest: bool
+) -> None:
+    calls = Calls(host=host, fs_type=fs_type)
+    calls.create()
+    request = calls.stage_request()
+    if newest:
+        request.volume_context["mkfsFeatures"] = "newest"
+    await host.node().node_stage_volume(request)
+    [made] = [words for words in host.calls if words[0] == f"mkfs.{fs_type}" and len(words) > 1]
+    pinned = {"ext4": "metadata_csum", "xfs": "nrext64=0"}[fs_type]
+    assert any(pinned in word for word in made) != newest
