@@ -38,16 +38,15 @@ from rds_csi.runtime.scope import Scope
 from rds_csi.telemetry import logs
 from tests.unit.fakes.device_mapper import FakeDeviceMapper, FakeTable
 from tests.unit.fakes.sysfs import FakeSysfs
+from tests.unit.nvme.counting import dumped
 
 WARM: Final = 45.0
 """Seconds until every target has been asked what it counts, and nothing is new any more."""
 SHARE_LIMIT: Final = 0.01
 NODE: Final = "bench"
 SIZE: Final = 64 << 20
-COUNTERS: Final = (
-    '{"host_read_commands":"10","host_write_commands":"10",'
-    '"data_units_read":"10","data_units_written":"10"}'
-)
+COUNTERS: Final = dumped({48: 10, 80: 10})
+"""What each target says that it was sent."""
 
 
 def nqn(number: int) -> str:
