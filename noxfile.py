@@ -208,9 +208,9 @@ def kernel(session: nox.Session) -> None:
         in_lab(
             session,
             "kernel",
-            ["-m", "kernels", f"--junitxml={LAB / folder / folder}.xml"],
+            ["-m", "kernels", *words, f"--junitxml={LAB / folder / folder}.xml"],
             results=[f"{folder}.xml"],
-            seconds=KERNEL_SECONDS,
+            seconds=KERNEL_SECONDS * (4 if exhaustive else 1),
             kernel=name,
             folder=folder,
         )
