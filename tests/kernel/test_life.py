@@ -67,6 +67,50 @@ async def test_a_whole_life(access: str, kubernetes: Kubernetes, world: World) -
     assert world.leftovers() == []
 
 
+@pytest.mark.exhaustive
+@pytest.mark.parametrize(
+    ("flags", "access"),
+    [({}, "ext4"), ({"growth": "always"}, "block")],
+    ids=["refused by the controller", "told by the node"],
+)
+async def test_growth_where_an_export_keeps_its_size(
+    access: str, kubernetes: Kubernetes, world: World
+) -> None:
+    """In use it is refused for good, and harms nothing; the next attachment has it."""
+    volume = claim("fixed", access)
+    await kubernetes.provision(volume)
+    await kubernetes.attach(volume)
+    await kubernetes.mount(volume)
+    written = await in_thread_written(application(volume))
+
+    with pytest.raises(GRPCError) as refused:
+        await kubernetes.grow(volume, BIGGER)
+
+    assert refused.value.status is Status.FAILED_PRECONDITION
+    assert data.intact(written)
+    # A new pod on the same node is not kept from it.
+    await kubernetes.unmount(volume)
+    await kubernetes.mount(volume)
+    assert data.intact(written)
+    assert node.size_of(volume.publish_context["nqn"]) == volume.volume.capacity_bytes
+    await kubernetes.unmount(volume)
+    await kubernetes.detach(volume)
+
+    await kubernetes.resize(volume, BIGGER)
+
+    await kubernetes.attach(volume)
+    await kubernetes.mount(volume)
+    if access == "block":
+        assert size_of(volume.target) == BIGGER
+    else:
+        usage = os.statvfs(volume.target)
+        assert usage.f_blocks * usage.f_frsize > 0.8 * BIGGER
+    assert data.intact(written)
+    await kubernetes.unmount(volume)
+    await kubernetes.release(volume)
+    assert world.leftovers() == []
+
+
 @pytest.mark.parametrize("access", ACCESSES)
 async def test_repeated_calls_change_nothing(access: str, kubernetes: Kubernetes) -> None:
     volume = claim("repeat", access)

@@ -67,6 +67,13 @@ def dmsetup(*words: str) -> str:
     return done.stdout
 
 
+def size_of(nqn: str) -> int:
+    """The bytes of a subsystem's one block device, as the kernel has them."""
+    (found,) = [each for each in Sysfs().subsystems() if each.nqn == nqn]
+    (device,) = found.devices
+    return int(Path("/sys/class/block", device.name, "size").read_text()) * 512
+
+
 def mounts(below: Path) -> list[str]:
     """The lines of mountinfo of all mounts below a directory, mount ids included."""
     lines = Path("/proc/self/mountinfo").read_text().splitlines()
