@@ -391,6 +391,8 @@ def in_lab(
         session.run(
             "python",
             *["-m", "rds_csi.lab", f"--shared={shared}", f"--timeout={seconds}"],
+            # With it pytest's summary says the whole reason of a failure, not a line's worth.
+            *["--env", "CI=true"],
             *lab_kernel(kernel),
             *pytest,
             *plugins,
