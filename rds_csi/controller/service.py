@@ -318,8 +318,8 @@ class Controller(csi.ControllerBase):
             return csi.GetCapacityResponse(available_capacity=0, maximum_volume_size=0)
         minimum = minimum_size(wanted)
         pool = await self._disks.capacity(parameters.volume_path)
-        # Not the bytes that are free: what is promised has to be a size that can be made.
-        largest = largest_size(pool.free - self._settings.reserve, minimum)
+        # A size that can be made, and none of what is promised to others already.
+        largest = largest_size(pool.room - self._settings.reserve, minimum)
         return csi.GetCapacityResponse(
             available_capacity=largest,
             maximum_volume_size=largest,

@@ -58,7 +58,7 @@ class RdsWatch:
         async def look() -> None:
             pool = await disks.capacity(path)
             self._metrics.show_pool(
-                pool.pool, size=pool.size, free=pool.free, reserve=settings.reserve
+                pool.pool, size=pool.size, free=pool.room, reserve=settings.reserve
             )
 
         self._metrics.watch_ssh(session)

@@ -11,6 +11,7 @@ from typing import Final
 
 from rds_csi.model.record import Record, owner_prefixes
 from rds_csi.routeros.fragments import (
+    add_up_promised,
     attempt,
     block,
     close_export,
@@ -74,9 +75,15 @@ def listing(owner: str) -> str:
 
 
 def capacity(pool: str) -> str:
-    """Print the disk mounted as ``pool``, and the disk in the slot of that name."""
+    """Print the disk mounted as ``pool``, and the disk in the slot of that name.
+
+    And how many bytes are promised to the files of disks in it.
+    """
     name = quote(pool)
     return block(
+        add_up_promised(name),
+        ':put "promised"',
+        ":put $csiSum",
         ':put "mounted"',
         print_json(f"/disk/print detail as-value where mount-point={name}"),
         ':put "slot"',

@@ -112,15 +112,24 @@ def _file_system(value: Any) -> str:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Capacity:
-    """A pool of the RDS: its size and what is free, in bytes."""
+    """A pool of the RDS: its size, what is free, and what is promised to files of disks, in bytes.
+
+    What nodes trim is free again, and yet promised: they write it anew whenever they like.
+    """
 
     pool: str
     size: int
     free: int
     file_system: str
+    promised: int = 0
+
+    @property
+    def room(self) -> int:
+        """Bytes that are free and promised to nobody, a reserve not subtracted."""
+        return max(0, min(self.free, self.size - self.promised))
 
     @classmethod
-    def parse(cls, pool: str, item: dict[str, Any]) -> Self | None:
+    def parse(cls, pool: str, item: dict[str, Any], promised: int = 0) -> Self | None:
         """The pool in one item; None where it is not mounted, which is when it has no ``free``."""
         if item.get("free") in (None, "") or as_text(item.get("mounted")) in ("no", "false"):
             return None
@@ -129,4 +138,5 @@ class Capacity:
             size=as_integer(item.get("size")),
             free=as_integer(item.get("free")),
             file_system=as_text(item.get("fs")),
+            promised=promised,
         )

@@ -44,7 +44,7 @@ from rds_csi.routeros.answers import (
 from rds_csi.routeros.disk import Capacity, Disk
 from rds_csi.routeros.failures import explain, is_locked, refused
 from rds_csi.routeros.quoting import check_file_path, check_slot
-from rds_csi.routeros.reply import Reply
+from rds_csi.routeros.reply import Reply, as_integer
 from rds_csi.routeros.session import Session
 from rds_csi.routeros.version import System, read_system
 from rds_csi.runtime.retry import RetryPolicy, delays, retrying
@@ -281,7 +281,9 @@ class Disks:
         if not items:
             raise NotReady(f"the RDS has no disk {pool}", advice="see /disk/print and volumePath")
         # The mount point decides: with a template it is not the slot.
-        found = next((each for item in items if (each := Capacity.parse(pool, item))), None)
+        (promised,) = reply.values("promised") or (0,)
+        parsed = (Capacity.parse(pool, item, as_integer(promised)) for item in items)
+        found = next(filter(None, parsed), None)
         if found is None:
             raise PoolAway(f"the pool {pool} is not mounted on the RDS", advice="see /disk/print")
         return found

@@ -58,7 +58,9 @@ REFUSALS: Final[dict[str, Meaning]] = {
         '/file/add type=directory name="{directory}"',
     ),
     "pool-full": Meaning(
-        PoolFull, "the pool {pool} has too little room: {free} bytes are free, a reserve included"
+        PoolFull,
+        "the pool {pool} has too little room: {free} bytes are free and promised to no volume, "
+        "a reserve included",
     ),
     "not-ours": Meaning(
         NotOurs, "its disk on the RDS carries no record of ours", "see the comment in /disk/print"
@@ -135,7 +137,7 @@ TEXTS: Final[tuple[tuple[str, Meaning], ...]] = (
 )
 """What RouterOS says. The first that is found counts."""
 
-_REFUSED: Final = re.compile(r"csi-refused ([a-z-]+)(?: ([A-Za-z0-9._-]+))?(?: (\d+))?")
+_REFUSED: Final = re.compile(r"csi-refused ([a-z-]+)(?: ([A-Za-z0-9._-]+))?(?: (-?\d+))?")
 _REJECTED: Final = re.compile(
     r"\(line \d+ column \d+\)|not enough permissions|not allowed"
     r"|input does not match any value|contains invalid trailing characters"

@@ -265,10 +265,25 @@ def require_pool_still() -> str:
     return when(f'[:typeof {_FREE}] != "num"', refuse("not-mounted", "$csiRoot"))
 
 
+def add_up_promised(root: str) -> str:
+    """Set ``csiSum`` to the bytes of all file disks, whoever's, in the pool that ``root`` names.
+
+    Each is promised whole. What nodes have trimmed of it is free again until they write it anew.
+    """
+    return (
+        ":local csiSum 0;:foreach csiD in=[/disk/print as-value proplist=size where size>0 "
+        f'file-path~("^/" . {root} . "/")] '
+        'do={:set csiSum ($csiSum+[:tonum ($csiD->"size")])}'
+    )
+
+
 def require_room(needed: str, *, missing: str) -> str:
-    """:func:`require_pool`, and refuse unless it has ``needed`` bytes free."""
+    """:func:`require_pool`, and refuse unless ``needed`` bytes are free and promised to nobody."""
     return block(
         require_pool(missing),
+        add_up_promised("$csiRoot"),
+        ":set csiSum ([:tonum [/disk/get ($csiPool->0) size]]-$csiSum)",
+        when("$csiSum < $csiRoom", ":set csiRoom $csiSum"),
         when(f"$csiRoom < {needed}", refuse("pool-full", '$csiRoot . " " . $csiRoom')),
     )
 

@@ -12,8 +12,11 @@ from typing import Final
 from rds_csi.errors import InvalidRequest
 from rds_csi.model.volume import check_nqn, is_legacy_id
 
-MAXIMUM_LINE: Final = 4200
-"""Characters of a whole line. RouterOS publishes no limit; what is known to work is longer."""
+MAXIMUM_LINE: Final = 4600
+"""Characters of a whole line. RouterOS publishes no limit; what is known to work is longer.
+
+With ordinary names no line has more than 4,200; the rest is for the longest that there can be.
+"""
 
 _SLOT: Final = re.compile(r"[a-z0-9][a-z0-9-]{0,31}")
 _PATH: Final = re.compile(r"[A-Za-z0-9._-]+(/[A-Za-z0-9._-]+)+")

@@ -13,7 +13,19 @@ from typing import Any, Final
 from rds_csi.errors import RouterOSError
 
 HEADINGS: Final = frozenset(
-    {"disk", "disks", "file", "adding", "created", "undone", "mounted", "slot", "system", "log"}
+    {
+        "disk",
+        "disks",
+        "file",
+        "adding",
+        "created",
+        "undone",
+        "promised",
+        "mounted",
+        "slot",
+        "system",
+        "log",
+    }
     | {"user", "group", "packages", "clock", "accepted"}
 )
 """What ``commands.py``, ``inventory.py`` and ``trials.py`` print before a query's JSON."""

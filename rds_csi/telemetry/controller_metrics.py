@@ -143,7 +143,10 @@ class ControllerMetrics:
         self._boot.labels(before).set(at)
 
     def show_pool(self, pool: str, *, size: int, free: int, reserve: int) -> None:
-        """The pool has ``size`` bytes, of them ``free``; ``reserve`` of these are kept free."""
+        """The pool has ``size`` bytes, of them ``free``; ``reserve`` of these are kept free.
+
+        ``free`` is what is promised to no volume: what nodes have trimmed is not.
+        """
         self._pools[pool] = (self._clock.now(), size, free, reserve)
 
     def _collect_pools(self) -> Iterator[Metric]:
@@ -151,7 +154,7 @@ class ControllerMetrics:
         fresh = {pool: values for pool, values in self._pools.items() if values[0] >= oldest}
         for place, name, text in (
             (1, "size", "Size of the pool."),
-            (2, "free", "Free bytes of the pool, the reserve included."),
+            (2, "free", "Free bytes promised to no volume, the reserve included."),
             (3, "reserve", "Bytes of the pool that no volume gets."),
         ):
             values = {pool: found[place] for pool, found in fresh.items()}

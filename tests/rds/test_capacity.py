@@ -6,12 +6,21 @@ from hypothesis import strategies as st
 
 from rds_csi.controller.service import Controller, ControllerSettings
 from rds_csi.csi import v1 as csi
-from rds_csi.errors import DriverError
+from rds_csi.errors import DriverError, PoolFull
 from rds_csi.model.parameters import VolumeParameters
-from rds_csi.model.volume import GIB, MAXIMUM_SIZE, MIB, MINIMUM_SIZE, MINIMUM_XFS, largest_size
+from rds_csi.model.volume import (
+    GIB,
+    MAXIMUM_SIZE,
+    MIB,
+    MINIMUM_SIZE,
+    MINIMUM_XFS,
+    TIB,
+    largest_size,
+    volume_id,
+)
 from rds_csi.routeros import Disks
 
-from .calls import block, create, delete, mount
+from .calls import block, create, delete, expand, mount
 from .conftest import BASE, CLUSTER, OWNER, PREFIX, Rds
 
 KINDS = {"ext4": mount(), "xfs": mount("xfs"), "block": block()}
@@ -59,6 +68,49 @@ async def test_what_is_promised_can_be_made_and_no_mebibyte_more(
             )
             assert volume.capacity_bytes == wanted.required_bytes
             await delete(controller, volume.volume_id)
+
+
+async def test_what_was_promised_is_no_room_although_it_is_free(rds: Rds) -> None:
+    """Files that take no space until it is written: as after nodes have trimmed all of them."""
+    rds.simulator.quirks.preallocate = False
+    controller = rds.controller()
+    whole = rds.simulator.free("raid10")
+    await create(controller, "pvc-ours", capacity_range=csi.CapacityRange(required_bytes=6 * TIB))
+    # Another cluster's, and nobody's.
+    rds.simulator.make_directory("raid10/other")
+    for slot, file, size in (("theirs", "other/theirs.img", 5 * TIB), ("swap", "swap", TIB)):
+        said = await rds.simulator.run(
+            f'/disk/add type=file slot={slot} file-path="raid10/{file}" file-size={size}'
+        )
+        assert said == ""
+    assert rds.simulator.free("raid10") == whole
+    room = whole - 12 * TIB
+    reply = await asked(controller)
+    assert reply.available_capacity == room // MIB * MIB
+    found = await rds.backend().capacity(BASE)
+    assert (found.free, found.promised, found.room) == (whole, 12 * TIB, room)
+    more = csi.CapacityRange(required_bytes=room + MIB)
+    with pytest.raises(PoolFull, match=f"{room} bytes are free and promised to no volume"):
+        await create(controller, "pvc-more", capacity_range=more)
+    with pytest.raises(PoolFull, match=f"{room} bytes are free and promised to no volume"):
+        await expand(controller, volume_id("pvc-ours"), 6 * TIB + room + MIB)
+    grown = 6 * TIB + room // MIB * MIB
+    assert await expand(controller, volume_id("pvc-ours"), grown) == grown
+    assert (await asked(controller)).available_capacity == 0
+    await delete(controller, volume_id("pvc-ours"))
+    assert (await asked(controller)).available_capacity == (room + 6 * TIB) // MIB * MIB
+
+
+async def test_more_promised_than_there_is_leaves_no_room(rds: Rds) -> None:
+    rds.simulator.quirks.preallocate = False
+    controller = rds.controller()
+    await create(controller, capacity_range=csi.CapacityRange(required_bytes=10 * TIB))
+    for each in rds.simulator.device.store.pools.values():
+        each.size = 8 * TIB
+    assert (await rds.backend().capacity(BASE)).room == 0
+    assert (await asked(controller)).available_capacity == 0
+    with pytest.raises(PoolFull, match=r"room: -\d+ bytes"):
+        await create(controller, "pvc-more")
 
 
 async def test_no_more_than_one_volume_can_have(rds: Rds) -> None:

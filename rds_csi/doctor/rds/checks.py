@@ -137,15 +137,17 @@ async def _check_pool(found: Examination, disks: Disks, controller: ControllerCo
         pool = found.pool = await disks.capacity(controller.defaults.volume_path)
         text = (
             f"{pool.pool}: {pool.file_system or 'unknown file system'}, "
-            f"{pool.free / GIB:.1f} of {pool.size / GIB:.1f} GiB free"
+            f"{pool.room / GIB:.1f} of {pool.size / GIB:.1f} GiB free"
         )
-        if pool.free - controller.reserve < MINIMUM_SIZE:
+        if pool.room < pool.free:
+            text += f" and promised to no volume ({pool.free / GIB:.1f} GiB free by now)"
+        if pool.room - controller.reserve < MINIMUM_SIZE:
             checks.fail(
                 name,
                 f"{text}, {controller.reserve / GIB:.1f} GiB of it kept in reserve: full",
                 "delete what nobody needs, or enlarge the pool",
             )
-        elif pool.free < pool.size * _SCARCE:
+        elif pool.room < pool.size * _SCARCE:
             checks.warn(name, text, "plan for more room; what is full cannot grow")
         else:
             checks.ok(name, text)

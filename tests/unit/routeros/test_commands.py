@@ -372,7 +372,7 @@ class TestTexts:
     def test_of_a_pool_and_of_a_comment(self, text: str) -> None:
         pool = Script(commands.capacity(text))
         assert pool.shape == Script(commands.capacity("raid10")).shape
-        assert pool.texts == ["mounted", text, "slot", text]
+        assert pool.texts == ["^/", text, "/", "size", "promised", "mounted", text, "slot", text]
         if text:
             assert change(expected=text).shape == change().shape
 

@@ -98,3 +98,16 @@ def test_what_routeros_mounts_is_exported_to_nobody(mounted: dict[str, object]) 
         disk.require_export(True, "", "nqn.x")
     closed = Disk.parse(item(**mounted, **{"nvme-tcp-export": False}))
     closed.require_export(False, "", "nqn.x")
+
+
+@pytest.mark.parametrize(
+    ("free", "promised", "room"),
+    [(60, 0, 60), (60, 40, 60), (60, 41, 59), (60, 100, 0), (60, 120, 0), (0, 0, 0)],
+)
+def test_a_pool_has_the_room_that_is_free_and_promised_to_nobody(
+    free: int, promised: int, room: int
+) -> None:
+    item = {"size": 100, "free": free}
+    pool = Capacity.parse("raid10", item, promised)
+    assert pool is not None
+    assert pool.room == room

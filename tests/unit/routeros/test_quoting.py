@@ -119,7 +119,7 @@ def test_wrap_is_the_marker_pattern() -> None:
 
 
 def test_wrap_takes_one_short_line_and_a_real_nonce() -> None:
-    for command in ("a\nb", "a\rb", "ä", "x" * 4200):
+    for command in ("a\nb", "a\rb", "ä", "x" * quoting.MAXIMUM_LINE):
         with pytest.raises(InvalidRequest):
             quoting.wrap(command, NONCE)
     with pytest.raises(ValueError):
