@@ -93,8 +93,8 @@ def over_file(volume: Volume, size: int) -> str:
     add = f"{_add(volume, size)} nvme-tcp-server-nqn={quote(check_subsystem_nqn(volume.nqn))}"
     return _on(
         volume,
-        require_own_file(volume.slot, volume.record.owner, volume.base_path),
         ":local csiFile $csiPath",
+        require_own_file(volume.slot, volume.record.owner, volume.base_path),
         require_users(1),
         "/disk/remove ($csiDisk->0)",
         ":delay 500ms",

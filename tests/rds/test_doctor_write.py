@@ -81,7 +81,7 @@ async def test_all_is_measured_and_nothing_is_left(doctor: Doctor) -> None:
     assert results[EXPORTS] == "0 are open now"
     assert results[MOUNTABLE].startswith("0 of 0 disks")
     assert results[BY_PATH].endswith(": 1 and 0")
-    assert results[LONG_LINE].startswith("accepted, 4080 characters")
+    assert results[LONG_LINE].startswith("accepted, 4480 characters")
     assert results[GOES_ON].startswith("yes")
     assert results[RENAME] == (
         "closed: accepted, read back the same; exported: refused: failure: can not change nqn "
