@@ -53,6 +53,22 @@ def test_each_is_read_once(reads: Reads) -> None:
     assert set(reads.count.values()) == {1}
 
 
+@pytest.mark.parametrize("shown", ["(efault)", "(null)", ""])
+def test_what_is_being_made_is_read_until_it_has_an_nqn(reads: Reads, shown: str) -> None:
+    """Whoever looks while the target is still asked sees no NQN yet."""
+    standing, made = reads.tree.connect(A), reads.tree.connect(B)
+    reads.tree.set(made, "subsysnqn", shown)
+    looks = names(reads)
+    for _ in range(2):
+        assert looks.nqns()[standing] == A
+        assert looks.nqns().get(made) != B
+    reads.tree.set(made, "subsysnqn", B)
+    for _ in range(2):
+        assert looks.nqns() == {standing: A, made: B}
+    assert reads.count[standing] == 1
+    assert reads.count[made] == 5
+
+
 def test_a_name_that_was_given_out_again_is_read_again(reads: Reads) -> None:
     """The same name, and perhaps the same NQN: another object either way."""
     reads.tree.connect(A)
