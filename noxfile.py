@@ -275,9 +275,22 @@ def benchmark_resume(session: nox.Session) -> None:
     """How soon an application writes again once the target is back, over 36 outages."""
     sync(session, "test", extras=["lab"])
     require_lab(session)
+    benchmark_in_lab(session, "resume", *session.posargs)
+
+
+@nox.session(name="benchmark-maps")
+def benchmark_maps(session: nox.Session) -> None:
+    """What a map costs a volume's I/O, beside the bare device."""
+    sync(session, "test", extras=["lab"])
+    require_lab(session)
+    benchmark_in_lab(session, "maps", *session.posargs)
+
+
+def benchmark_in_lab(session: nox.Session, name: str, *words: str) -> None:
+    """Run a module of ``benchmarks`` in the lab."""
     session.run("python", "-m", "compileall", "-q", "rds_csi", "tests", "benchmarks", silent=True)
-    lab = ["-m", "rds_csi.lab", f"--shared={LAB / 'resume'}", f"--timeout={KERNEL_SECONDS}"]
-    session.run("python", *lab, "python", "-m", "benchmarks.resume", *session.posargs)
+    lab = ["-m", "rds_csi.lab", f"--shared={LAB / name}", f"--timeout={KERNEL_SECONDS}"]
+    session.run("python", *lab, "python", "-m", f"benchmarks.{name}", *words)
 
 
 def sync(
