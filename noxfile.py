@@ -268,6 +268,7 @@ def benchmark(session: nox.Session) -> None:
     session.run("python", "-m", "benchmarks.node")
     session.run("python", "-m", "benchmarks.idle")
     session.run("python", "-m", "benchmarks.listing")
+    session.run("python", "-m", "benchmarks.callers")
 
 
 @nox.session(name="benchmark-resume")

@@ -130,7 +130,7 @@ class ControllerConfig:
     rds_port: int = 22
     rds_host_keys: tuple[str, ...] = field(default=(), repr=False)
     rds_accept_any_host_key: bool = False
-    rds_channels: int = 4
+    rds_channels: int = 8
     defaults: VolumeParameters = field(default_factory=VolumeParameters)
     reserve: int = 1024**3
     list_page: int = 500

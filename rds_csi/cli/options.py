@@ -114,7 +114,7 @@ controller_options = options(
         is_flag=True,
         help="Development only: talk to whoever answers.",
     ),
-    option("--rds-channels", type=int, default=4, help="SSH commands at once."),
+    option("--rds-channels", type=int, default=8, help="SSH commands at once."),
     option("--volume-path", default="", help="Directory for volumes, like raid10/csi."),
     option("--reserve", type=int, default=1024**3, help="Bytes of the pool that stay free."),
     option("--list-page", type=int, default=500, help="Volumes in one answer of ListVolumes."),

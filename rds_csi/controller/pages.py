@@ -4,6 +4,7 @@ The token is the last id of the page before. So a listing survives a restart, an
 passed over because another was deleted meanwhile.
 """
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -25,6 +26,9 @@ class Listing:
         self._page = page
         self._since = float("-inf")
         self._answer: list[Disk] = []
+        self._one = asyncio.Lock()
+        self._begun = 0
+        self._answered = 0
 
     async def page(
         self,
@@ -50,6 +54,19 @@ class Listing:
 
     async def _listed(self, *, first: bool) -> list[Disk]:
         if first or self._clock.monotonic() - self._since > _AGE:
-            self._answer = sorted(await self._disks.list(), key=lambda disk: disk.slot)
-            self._since = self._clock.monotonic()
+            await self._ask()
         return self._answer
+
+    async def _ask(self) -> None:
+        """Ask the RDS, or share the answer of a question that was begun after this call.
+
+        One that was under way already is no answer: it may lack what its caller has just made.
+        """
+        before = self._begun
+        async with self._one:
+            if self._answered > before:
+                return
+            self._begun += 1
+            answer = sorted(await self._disks.list(), key=lambda disk: disk.slot)
+            self._answer, self._answered = answer, self._begun
+            self._since = self._clock.monotonic()

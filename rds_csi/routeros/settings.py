@@ -42,7 +42,7 @@ class SessionSettings:
     host_keys: tuple[str, ...] = field(default=(), repr=False)
     key_passphrase: str = field(default="", repr=False)
     insecure_accept_any_host_key: bool = False
-    channels: int = 4
+    channels: int = 8
     connect_timeout: float = 10.0
     login_timeout: float = 15.0
     command_timeout: float = 90.0

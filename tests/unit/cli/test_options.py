@@ -71,7 +71,7 @@ def given(**changes: Any) -> dict[str, Any]:
         "rds_host_key": KEYS[0],
         "rds_host_key_file": None,
         "rds_accept_any_host_key_insecure": False,
-        "rds_channels": 4,
+        "rds_channels": 8,
         "volume_path": "raid10/csi",
         "reserve": 5,
         "list_page": 500,

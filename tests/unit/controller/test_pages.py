@@ -1,5 +1,6 @@
 """Our volumes a page at a time: none twice, none left out, whatever happens between two pages."""
 
+import asyncio
 from typing import Any, cast
 
 import pytest
@@ -40,6 +41,15 @@ class FakeDisks:
         if self.error is not None:
             raise self.error
         return [disk(slot) for slot in self.slots]
+
+
+class SlowDisks(FakeDisks):
+    """A listing shows what is there when it begins, and takes a second."""
+
+    async def list(self) -> list[Disk]:
+        found = await super().list()
+        await asyncio.sleep(1)
+        return found
 
 
 class World:
@@ -149,3 +159,33 @@ async def test_after_a_failed_listing_the_next_one_asks_again() -> None:
         await world.listing.page("", 0)
     world.rds.error = None
     assert [slot for each in await world.all() for slot in each] == sorted(world.rds.slots)
+
+
+async def test_first_pages_at_once_share_an_answer_that_is_of_after_their_calls() -> None:
+    rds = SlowDisks(["one"])
+    listing = Listing(cast("Disks", rds), FakeClock(), 100)
+    early = asyncio.create_task(listing.page("", 0))
+    await asyncio.sleep(0.5)
+    # Made while the first listing is under way: whoever asks from now on has to be shown it.
+    rds.slots.append(volume_id("two"))
+    late = [asyncio.create_task(listing.page("", 0)) for _ in range(10)]
+    found, _ = await early
+    assert len(found) == 1
+    assert [len(found) for found, _ in await asyncio.gather(*late)] == [2] * 10
+    assert rds.asked == 2
+
+
+async def test_an_error_or_a_caller_that_leaves_is_nobody_elses() -> None:
+    rds = SlowDisks(["one"])
+    listing = Listing(cast("Disks", rds), FakeClock(), 100)
+    first, second, third = (asyncio.create_task(listing.page("", 0)) for _ in range(3))
+    await asyncio.sleep(0.5)
+    first.cancel()
+    for each in (second, third):
+        found, _ = await each
+        assert len(found) == 1
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    rds.error = Unavailable("away")
+    failed = await asyncio.gather(*(listing.page("", 0) for _ in range(3)), return_exceptions=True)
+    assert all(isinstance(each, Unavailable) for each in failed)
