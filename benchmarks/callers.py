@@ -135,7 +135,7 @@ async def measure(volumes: int, folder: Path) -> bool:
         f"{volumes} volumes, {CALLERS} callers, {settings.channels} channels, "
         f"{SECONDS * 1000:.0f} ms a command: {execs} commands ({execs / volumes:.1f} a volume), "
         f"{wall:.1f} s; limit {bare:.1f} s, {wall / bare:.2f} times it; with the "
-        f"{alone * 1000:.0f} ms that one takes alone here {lone:.1f} s, {wall / lone:.2f} times it; "
+        f"{alone * 1000:.0f} ms that one takes alone here {lone:.1f} s, {wall / lone:.2f} times; "
         f"{len(failed)} failed, {len(left)} left"
     )
     for each in failed[:5]:

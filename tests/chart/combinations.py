@@ -83,7 +83,7 @@ COMBINATIONS: dict[str, dict[str, Any]] = {
             "existingSecret": {"privateKeyKey": "rds-private-key", "hostKeysKey": "rds-host-key"},
         }
     },
-    "limits of the rds": {"rds": {"channels": 8, "reserveBytes": 10995116277760}},
+    "limits of the rds": {"rds": {"channels": 12, "reserveBytes": 10995116277760}},
     "exports keep their names": {"rds": {"renameExports": False}},
     "growth in use": {"rds": {"growth": "always"}},
     "logging": {"logging": {"level": "debug", "format": "console"}},

@@ -33,6 +33,7 @@ from .conftest import CLUSTER, Rds
 from .volumes import changes, path_of
 
 TIMED_OUT = "action timed out - try again, if error continues contact MikroTik support (13)"
+ADD = "/disk/add"
 LOCK = "/ip/firewall/address-list/add"
 SLOT = volume_id("pvc-one")
 SHARED = block(Mode.MULTI_NODE_MULTI_WRITER)
@@ -68,11 +69,13 @@ async def away(rds: Rds) -> None:
     await rds.simulator.unmount_pool("raid10")
 
 
-def says(command: str, text: str) -> Callable[[Rds], Awaitable[None]]:
+def says(command: str, text: str, after: str = "") -> Callable[[Rds], Awaitable[None]]:
     """RouterOS fails the command with the text, and has not done it."""
 
     async def arrange(rds: Rds) -> None:
-        rds.simulator.faults.add("runtime-error", match=command, command=command, text=text)
+        rds.simulator.faults.add(
+            "runtime-error", match=command, command=command, text=text, after=after
+        )
 
     return arrange
 
@@ -94,7 +97,7 @@ ROWS = (
     Row("add interrupted", make, says("/disk/add", "interrupted"), Code.UNAVAILABLE, "", False),
     Row("no room", make, says("/disk/add", "out of space"), Code.RESOURCE_EXHAUSTED, "", False),
     Row("add unknown", make, says("/disk/add", "who knows"), Code.INTERNAL, "who knows", False),
-    Row("odd after created", make, says("/disk/print", "eh"), Code.UNAVAILABLE, "eh", False),
+    Row("odd after created", make, says("/disk/print", "eh", ADD), Code.UNAVAILABLE, "eh", False),
     Row("lock timed out", attach, says(LOCK, TIMED_OUT), Code.UNAVAILABLE, TIMED_OUT),
     Row("set timed out", attach, says("/disk/set", TIMED_OUT), Code.UNAVAILABLE, TIMED_OUT),
     Row("set unknown", attach, says("/disk/set", "never"), Code.INTERNAL, "never"),

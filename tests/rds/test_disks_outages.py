@@ -181,7 +181,9 @@ async def test_an_upgrade_is_noticed_at_the_next_connection(rds: Rds) -> None:
 
 async def test_a_disk_that_was_made_but_not_confirmed_is_not_a_final_failure(rds: Rds) -> None:
     disks = await prepared(rds, "create")
-    rds.simulator.faults.add("runtime-error", text="action failed (6)", command="/disk/print")
+    rds.simulator.faults.add(
+        "runtime-error", text="action failed (6)", command="/disk/print", after="/disk/add"
+    )
     with pytest.raises(OutcomeUnknown, match=r"whether it was done is not known: .*action failed"):
         await create(disks)
     assert (await create(disks))[1]

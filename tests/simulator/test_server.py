@@ -222,6 +222,12 @@ async def test_a_command_can_be_made_to_fail(
     assert "comment" not in rds.disks["a"].properties
     rds.faults.add("runtime-error")
     assert await output(client, "/disk/print") == b"action failed (6) (/disk/print; line 1)\n"
+    # Only once another was run in the same exec: the first of two alike passes.
+    twice = ":put [/disk/find]; /disk/set a comment=x; :put [/disk/find]"
+    rds.faults.add("runtime-error", command="/disk/find", after="/disk/set", text="too late")
+    said = await output(client, f":onerror e in={{ {twice} }} do={{ :put $e }}")
+    assert said.splitlines()[-1] == b"too late"
+    assert rds.disks["a"].properties["comment"] == "x"
 
 
 async def test_faults_strike_where_and_as_often_as_told(

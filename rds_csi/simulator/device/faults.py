@@ -159,6 +159,8 @@ class Fault:
     """The garbage, or the message of the runtime error."""
     command: str = ""
     """For ``runtime-error``: the name of the command that fails, such as ``/disk/add``."""
+    after: str = ""
+    """For ``runtime-error``: it fails only once a command of this name was run in the same exec."""
 
     def __post_init__(self) -> None:
         if self.kind not in FAULT_KINDS:
@@ -188,9 +190,10 @@ class Faults:
         count: int = 1,
         text: str = "",
         command: str = "",
+        after: str = "",
     ) -> Fault:
         """Plan a fault."""
-        fault = Fault(kind, match, skip, count, text, command)
+        fault = Fault(kind, match, skip, count, text, command, after)
         self.pending.append(fault)
         return fault
 

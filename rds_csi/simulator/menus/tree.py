@@ -97,6 +97,10 @@ class MenuTree:
         finally:
             await asyncio.sleep(step - before)
 
+    def _ran(self, name: str) -> bool:
+        """Whether a command of that name was run before in this exec; of no name always."""
+        return not name or any(each.name == name for each in self._record.executed)
+
     async def _execute(self, call: Call) -> Value:
         """Run it, unless a fault says it fails."""
         arguments = {name: to_text(text_of(value)) for name, value in call.arguments.items()}
@@ -104,7 +108,7 @@ class MenuTree:
         if self._rights is not None and needed(call.command) not in self._rights:
             raise RuntimeFault(NOT_PERMITTED)
         failing = self._failing
-        if failing and failing.command in ("", call.command.name):
+        if failing and failing.command in ("", call.command.name) and self._ran(failing.after):
             self._failing = None
             raise RuntimeFault(failing.text or "action failed (6)")
         return await self._menus[call.command.path].execute(call)
