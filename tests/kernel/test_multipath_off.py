@@ -1,10 +1,15 @@
-"""Nodes whose kernel has native NVMe multipath switched off: the same promises.
+"""Nodes whose kernel has native NVMe multipath switched off: the same promises but one.
 
 There a device is a child of its controller, without a head above the paths that would outlive
-it: what the kernel gives up takes the device along at once.
+it: what the kernel gives up takes the device along at once. And a request that cannot be sent in
+the instant in which a connection breaks is not kept for a path: after six attempts in about a
+millisecond it fails. A map above takes it back.
 """
 
+import asyncio
+import os
 import subprocess
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
@@ -14,7 +19,7 @@ import pytest
 from rds_csi.demo.kubelet import Kubernetes
 from tests.lab import node, volumes
 from tests.lab.application import Application, tell
-from tests.lab.volumes import GROWS_IN_USE, SLACK, volume
+from tests.lab.volumes import GROWS_IN_USE, volume
 from tests.lab.waiting import converge, until
 from tests.lab.world import KUBELET, MIB, SIZE, World
 
@@ -23,6 +28,7 @@ pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("multipath_off")
 _SETTING: Final = Path("/sys/module/nvme_core/parameters/multipath")
 _MODULES: Final = ("nvmet-tcp", "nvmet", "nvme-tcp", "nvme-fabrics", "nvme-core")
 """Each before those it needs."""
+OUTAGES: Final = 6
 
 
 @pytest.fixture
@@ -73,10 +79,15 @@ async def test_an_outage_growth_and_a_loss_for_good(
     application = Application(claims, tmp_path / "application")
     await application.start()
 
+    # This kernel may fail what is under way when a connection breaks (docs/kernel-defaults.md,
+    # "Without native multipath"), so nothing is.
+    await application.stop()
+    os.sync()
     await world.rds.cut(None)
     await until(lambda: volumes.state(fails) == "gone", "the kernel gives up")
     await world.rds.restore(None)
     await until(lambda: {volumes.state(each) for each in claims} == {"live"}, "reconnected")
+    await application.start()
     for each in claims:
         await kubernetes.grow(each, SIZE + 128 * MIB)
     await application.stop()
@@ -84,7 +95,6 @@ async def test_an_outage_growth_and_a_loss_for_good(
     for each in claims:
         assert application.journal(each).errors() == {}
         assert await volumes.health(kubernetes, each) == {}
-    assert application.journal(claims[0]).longest_stall() < 3 + 1 + 4 * SLACK
     assert set(node.mounts(KUBELET)) <= set(mounts)
     await application.prove()
 
@@ -94,3 +104,28 @@ async def test_an_outage_growth_and_a_loss_for_good(
     await converge(lambda: kubernetes.mount(fails), "mount")
     assert await volumes.health(kubernetes, fails) == {}
     await volumes.take_down(kubernetes, *claims, fails)
+
+
+@pytest.mark.exhaustive
+@pytest.mark.path_layer
+async def test_under_a_map_what_was_under_way_waits(
+    kubernetes: Kubernetes, world: World, tmp_path: Path
+) -> None:
+    claims = [volume(f"kept-{access}", access, reconnectDelay=1) for access in ("ext4", "block")]
+    await volumes.bring_up(kubernetes, *claims)
+    mounts = node.mounts(KUBELET)
+    application = Application(claims, tmp_path / "application", pause=0.0)
+    await application.start()
+    for _ in range(OUTAGES):
+        await world.rds.cut(None)
+        await until(lambda: {volumes.state(each) for each in claims} == {"connecting"}, "an outage")
+        await world.rds.restore(None)
+        restored = time.monotonic()
+        await asyncio.gather(*(application.resumed(each, restored) for each in claims))
+    await application.stop()
+    tell(application.summary())
+    for each in claims:
+        assert application.journal(each).errors() == {}
+    assert node.mounts(KUBELET) == mounts
+    await application.prove()
+    await volumes.take_down(kubernetes, *claims)

@@ -34,7 +34,9 @@ def check_kernel(
     """NVMe/TCP in the kernel, the device that connects are asked of, and multipath.
 
     ``module`` is where the parameters of ``nvme_core`` are. ``several``: the RDS has several data
-    addresses, which a kernel without native multipath does not join.
+    addresses, which a kernel without native multipath does not join. Such a kernel also tries a
+    request that cannot be sent only five times more, all in the instant in which the connection
+    breaks (``nvme_max_retries``, drivers/nvme/host/core.c).
     """
     ubuntu = f"Ubuntu has it in linux-modules-extra-{os.uname().release}"
     if sysfs.has_transport():
@@ -60,16 +62,16 @@ def _check_multipath(checks: Checks, module: Path, *, several: bool) -> None:
         on = (module / "multipath").read_text().strip() in {"Y", "1"}
     except OSError:
         on = None
-    if several and not on:
-        checks.warn(
-            name,
-            "off: of the RDS's several addresses one is used, the first that connects",
-            "boot with nvme_core.multipath=Y",
-        )
-    elif on is None:
-        checks.ok(name, "the kernel has none; none is needed")
-    else:
-        checks.ok(name, f"{'on' if on else 'off'}; the driver works with it and without")
+    if on:
+        checks.ok(name, "on; I/O that is under way when a connection breaks is tried again")
+        return
+    what = "the kernel has none" if on is None else "off"
+    one = ", and of the RDS's several addresses one is used, the first that connects"
+    checks.warn(
+        name,
+        f"{what}: I/O that is under way when a connection breaks may fail{one if several else ''}",
+        "boot with nvme_core.multipath=Y; against the first, pathLayer.enabled helps as well",
+    )
 
 
 def which(program: str) -> str | None:

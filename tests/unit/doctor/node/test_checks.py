@@ -132,8 +132,9 @@ async def test_each_fault_is_found_and_says_what_to_do(
     assert set(not_ok(checks)) <= expected | {check.name}
 
 
-@pytest.mark.parametrize(("several", "parameter"), [(True, "N\n"), (True, ""), (False, "N\n")])
-async def test_several_addresses_want_a_kernel_that_joins_them(
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize("parameter", ["N\n", ""])
+async def test_a_kernel_that_gives_requests_up_and_joins_no_addresses(
     node: FakeNode, unused_tcp_port: int, several: bool, parameter: str
 ) -> None:
     setting = node.places.module / "multipath"
@@ -144,8 +145,11 @@ async def test_several_addresses_want_a_kernel_that_joins_them(
     addresses = ("127.0.0.1", "127.0.0.2") if several else ("127.0.0.1",)
     checks = await node.examine(nvme=tuple((each, unused_tcp_port) for each in addresses))
     check = one(checks, "native multipath")
-    assert check.status is (Status.WARNING if several else Status.OK)
-    assert ("nvme_core.multipath=Y" in check.advice) is several
+    assert check.status is Status.WARNING
+    assert check.found.startswith("off: " if parameter else "the kernel has none: ")
+    assert "may fail" in check.found
+    assert ("several addresses" in check.found) is several
+    assert "nvme_core.multipath=Y" in check.advice
 
 
 async def test_without_an_address_that_of_a_connected_volume_is_asked(
