@@ -28,8 +28,9 @@ _ALWAYS: Final = frozenset(
         "subprocess.Popen",
     }
 )
-_ASIDE: Final = ("admin-passthru", "/targets")
-"""What the driver does when it looks at its targets, which is at no step of any operation."""
+_ASIDE: Final = ("admin-passthru", "/targets", "status --target multipath")
+"""What the driver does when it looks at its targets and at its maps, which is at no step of any
+operation: neither of any call, nor of what the healer does to a volume."""
 _WRITING: Final = os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_APPEND
 
 
